@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Messages for people: one line each, to stderr with the program's name, or to syslog once the
+// daemon has let go of the terminal.
+#ifndef BASE_LOG_H
+#define BASE_LOG_H
+
+void log_init(const char *program);
+void log_to_syslog(void); // from now on
+void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_quiet(int quiet); // tests: drop everything (nonzero)
+
+#endif

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// FUSE: session, worker threads, operations, the control ioctl.
+#ifndef FRONTEND_FRONTEND_H
+#define FRONTEND_FRONTEND_H
+
+#include "fs.h"
+
+struct frontend_config {
+	const char *mountpoint;
+	const char *source;       // shown in /proc/mounts
+	const char *fuse_options; // comma-separated -o options for FUSE, NULL: none
+	bool read_only;
+	unsigned threads; // 0: default
+};
+
+// Mounts; requests wait until frontend_serve(). Failures are reported with log_error.
+struct frontend;
+int frontend_mount(const struct frontend_config *config, struct store *store, struct fs *fs, struct frontend **ret_frontend);
+// Serves until unmounted or SIGTERM/SIGINT/SIGHUP; `ready` is called once the mount answers requests
+// (INIT done). Returns 0 after a clean end.
+int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg);
+void frontend_free(struct frontend *f); // unmounts if still mounted
+
+#endif

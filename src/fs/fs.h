@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// POSIX on the store: inodes, directories, files, symlinks, extended attributes.
+// Functions with an op are bodies of operations (store.h): they may return -ERESTART and are run
+// again. All return 0 or a negative errno unless they say otherwise. Ids are object ids.
+#ifndef FS_FS_H
+#define FS_FS_H
+
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include "store.h"
+
+struct fs;
+
+int fs_new(struct store *store, struct fs **ret_fs);
+// Creates the root directory if the store is new, owned by uid:gid; drops what was unlinked but
+// still open when the last mount ended. Uses a lane of its own.
+int fs_start(struct fs *fs, uid_t uid, gid_t gid);
+void fs_free(struct fs *fs);
+
+struct fs_cred { // of the caller; permissions are checked by the kernel
+	uid_t uid;
+	gid_t gid;
+	mode_t umask;
+};
+
+int fs_lookup(struct op *op, struct fs *fs, object_t dir, const char *name, struct stat *ret_attr);
+int fs_getattr(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr);
+#define FS_SET_MODE 1u
+#define FS_SET_UID 2u
+#define FS_SET_GID 4u
+#define FS_SET_SIZE 8u
+#define FS_SET_ATIME 16u
+#define FS_SET_MTIME 32u
+#define FS_SET_ATIME_NOW 64u
+#define FS_SET_MTIME_NOW 128u
+#define FS_SET_CTIME 256u
+#define FS_KILL_SUIDGID 512u
+// attr: st_mode, st_uid, st_gid, st_size, st_atim, st_mtim, st_ctim as named by `set`.
+int fs_setattr(struct op *op, struct fs *fs, object_t id, const struct stat *attr, unsigned set, struct stat *ret_attr);
+
+// mode with type; rdev for devices; target for symlinks (mode S_IFLNK | 0777), else NULL.
+int fs_make(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t dir, const char *name, mode_t mode, dev_t rdev,
+	    const char *target, struct stat *ret_attr);
+int fs_link(struct op *op, struct fs *fs, object_t id, object_t dir, const char *name, struct stat *ret_attr);
+int fs_unlink(struct op *op, struct fs *fs, object_t dir, const char *name); // not a directory
+int fs_rmdir(struct op *op, struct fs *fs, object_t dir, const char *name);
+// flags: RENAME_NOREPLACE, RENAME_EXCHANGE, 0; else -EINVAL.
+int fs_rename(struct op *op, struct fs *fs, object_t dir, const char *name, object_t newdir, const char *newname, unsigned flags);
+int fs_readlink(struct op *op, struct fs *fs, object_t id, char *buffer, size_t cap); // length
+
+// Calls fill for each entry after cookie (0: the start) until it returns nonzero; "." and ".." first.
+// With attributes if `plus` (attr NULL else; st_ino and type in mode always).
+typedef int (*fs_fill_fn)(void *arg, const char *name, const struct stat *attr, uint64_t cookie);
+int fs_readdir(struct op *op, struct fs *fs, object_t dir, uint64_t cookie, bool plus, fs_fill_fn fill, void *arg);
+
+// Open counts keep unlinked objects alive. Not operations: no op, cannot fail.
+void fs_opened(struct fs *fs, object_t id);
+void fs_released(struct fs *fs, object_t id);
+void fs_forgotten(struct fs *fs, object_t id); // the kernel knows it no more
+// An unlinked object that is neither open nor known: to be dropped with fs_drop(). 0: none.
+object_t fs_next_orphan(struct fs *fs);
+int fs_drop(struct op *op, struct fs *fs, object_t id);
+
+// ret_iov: at most OP_PAGES_MAX entries pointing into the tier, into buffers of the op, or at zeroes;
+// good until op_end(). Returns the count of bytes, cut at the end of the file.
+ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size_t bytes, struct iovec *ret_iov, int *ret_iovcnt);
+// All of it or nothing; bytes <= 1 MiB. append: at the end of the file, whatever offset is.
+ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, size_t bytes, uint64_t offset, bool kill_suidgid);
+int fs_seek(struct op *op, struct fs *fs, object_t id, uint64_t offset, bool data, uint64_t *ret_offset);
+
+int fs_setxattr(struct op *op, struct fs *fs, object_t id, const char *name, const void *value, size_t bytes, int flags);
+ssize_t fs_getxattr(struct op *op, struct fs *fs, object_t id, const char *name, void *value, size_t cap); // cap 0: size
+ssize_t fs_listxattr(struct op *op, struct fs *fs, object_t id, char *list, size_t cap);
+int fs_removexattr(struct op *op, struct fs *fs, object_t id, const char *name);
+
+#endif

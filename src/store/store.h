@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The store: transactions over pages (object, page number -> 4 KiB) and items (16-byte key ->
+// short value), tiered over persistent memory and a block device. It knows nothing of names.
+#ifndef STORE_STORE_H
+#define STORE_STORE_H
+
+#include "vems/format.h"
+#include "vems/stats.h"
+
+struct store;
+struct lane;
+struct op;
+
+struct store_config {
+	const char *tier_path, *backing_path;
+	bool read_only;         // nothing is written to either device
+	bool lose_tier;         // mount the last epoch, whatever was in a lost tier
+	bool discard_tier;      // the tier may hold another file system's data
+	bool assume_persistent; // a tmpfs tier is treated as if it survived a power cut
+	bool format_blank;      // a blank pair is formatted
+	unsigned interval_ms;   // between epochs; 0: default (30 s)
+	unsigned io_timeout_ms; // of failing epochs before new dirty pages are refused; 0: default (30 s)
+};
+
+// Opens, locks, pairs, recovers. Every refusal is reported in one line with what to do (log_error)
+// and has written nothing. -EBUSY, -EINVAL, -ENOENT, -EUCLEAN, -ESTALE (pairing), ...
+int store_open(const struct store_config *config, struct store **ret_store);
+// Last epoch, then CLEAN on both devices. An error (reported) leaves all in the tier: the next
+// mount recovers. Lanes must be freed before.
+int store_close(struct store *store);
+// Forgets the DRAM and closes, writing nothing: what a crash would do (tests).
+void store_abandon(struct store *store);
+
+// mkfs: wipes old superblocks first, writes new ones last.
+struct store_format_config {
+	const char *tier_path, *backing_path;
+	bool force; // overwrite whatever is there
+};
+int store_format(const struct store_format_config *config);
+
+bool store_read_only(const struct store *store);
+// fsync has nothing to do: acknowledged commits survive a power cut.
+bool store_is_persistent(const struct store *store);
+// The backing alone holds everything committed before the call. Blocks; no operation of this
+// thread may be running. -EIO, -EROFS.
+int store_sync(struct store *store);
+void store_stats(struct store *store, struct vems_stats *ret_stats);
+
+struct store_space { // in blocks
+	uint64_t total, free, available; // free: not promised; available: without the reserve
+};
+void store_space(struct store *store, struct store_space *ret_space);
+object_t store_new_object(struct store *store); // an id never used before
+
+// ---- operations -------------------------------------------------------------------------------
+
+// A lane belongs to one thread and runs one operation at a time.
+int lane_new(struct store *store, struct lane **ret_lane);
+void lane_free(struct lane *lane);
+// When nonzero, waiting operations of the lane end with -EINTR. May be set by any thread.
+void lane_interrupt(struct lane *lane, bool interrupted);
+
+// An operation is plain code that may be run again from the top: when something it needs is not in
+// the tier (the call has noted what), or when what it has read was changed by another commit before
+// it could commit, calls return -ERESTART, to be passed up unchanged. So an operation changes
+// nothing outside itself before it commits:
+//
+//	struct op *op = op_begin(lane);
+//	int r;
+//	do
+//		r = body(op, ...);        // resets its own results at the top
+//	while (op_again(op, &r));      // waits if need be; checks what was read; *r is final on false
+//	... use pointers into the op, reply ...
+//	op_end(op);
+//
+// Pointers returned by calls on the op are good until op_again() returns true or op_end().
+struct op *op_begin(struct lane *lane);
+bool op_again(struct op *op, int *result);
+void op_end(struct op *op);
+
+// All that the op reads of object is of one moment, and still true when the op commits or, if it
+// does not commit, when op_again() returns false. To be called before the first read of the object.
+int op_watch(struct op *op, object_t object);
+
+// Of the newest version: the length of the value (at most cap bytes copied), or -ENOENT.
+// -EUCLEAN, -EIO: the backing is damaged (reported).
+int op_get(struct op *op, struct item_key key, void *value, size_t cap);
+// Visits the items in [from, last] (same object) in key order until fn returns nonzero, which is
+// returned; else 0. fn may not call on the op.
+typedef int (*op_scan_fn)(void *arg, struct item_key key, const void *value, size_t bytes);
+int op_scan(struct op *op, struct item_key from, struct item_key last, op_scan_fn fn, void *arg);
+
+struct page_view {
+	const void *data;  // 4 KiB; NULL: a hole, all zero
+	uint32_t version;  // the store's own: what a commit built on the page checks
+	frame_t frame;     // likewise
+	lsn_t lsn;         // likewise
+	void *bucket;      // likewise
+};
+// Pages [first, first + count), count <= OP_PAGES_MAX; those that are not in the tier are fetched
+// together. -EIO, -EUCLEAN: one of them cannot be read. For a page to build on, `verify` checks the
+// content of a frame too.
+#define OP_PAGES_MAX 260u
+int op_read(struct op *op, object_t object, page_t first, unsigned count, bool verify, struct page_view *ret_views);
+// The next page >= from that is not a hole (data) or is one (!data), below limit; limit if none.
+int op_seek(struct op *op, object_t object, page_t from, page_t limit, bool data, page_t *ret_page);
+void *op_scratch(struct op *op, unsigned i); // zeroed 4 KiB, i < 4, until op_again()/op_end()
+
+// ---- transactions -----------------------------------------------------------------------------
+
+// Building; nothing is visible before txn_commit() has returned 0, everything is durable then.
+// To be called once, before all else of the transaction: claims a frame for each of the pages to be
+// written, [first, first + count) of object.
+int txn_claim(struct op *op, object_t object, page_t first, unsigned count);
+// data is copied now (unless the op must start again). base: the view that data was made from,
+// NULL if the whole page is replaced blindly.
+int txn_page(struct op *op, object_t object, page_t page, const void *data, const struct page_view *base);
+int txn_put(struct op *op, struct item_key key, const void *value, size_t bytes);
+int txn_delete(struct op *op, struct item_key key);
+// The item as it is when the commit holds the lock, changed by merge(). `seen`: as op_get() found
+// it; the object need not be watched. Gone meanwhile: -ESTALE from txn_commit().
+typedef void (*txn_merge_fn)(void *value, void *arg);
+int txn_update(struct op *op, struct item_key key, const void *seen, size_t bytes, txn_merge_fn merge, void *arg);
+// Pages [from, to) become holes, in constant time; pages of this transaction may not lie in it.
+int txn_drop(struct op *op, object_t object, page_t from, page_t to);
+// The object is gone for good, pages and items; its id is never used again.
+int txn_drop_object(struct op *op, object_t object);
+// Growth needs free space outside the reserve; overwrites and deletes may use it (`may_use_reserve`).
+// -ENOSPC, -EROFS, -EIO (the backing has failed for too long), -ESTALE, -EINTR.
+int txn_commit(struct op *op, bool may_use_reserve);
+
+#endif
