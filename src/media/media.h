@@ -37,7 +37,7 @@ struct media {
 int media_open(const char *path, bool read_only, struct media **ret_media);
 // Allocates all blocks of a file (so that no store meets a hole), before formatting. 0, -ENOSPC.
 int media_allocate(struct media *m);
-// Anonymous memory of that size, for tests.
+// Anonymous memory of that size (whole pages), for tests.
 int media_open_dram(uint64_t size_bytes, struct media **ret_media);
 void media_close(struct media *m);
 
@@ -52,7 +52,8 @@ void media_zero(struct media *m, void *dst, size_t bytes);
 // One aligned 8-byte store, atomic on media. Same visibility.
 void media_store64(struct media *m, uint64_t *dst, uint64_t value);
 // All of this thread's stores are durable on return (as the class has it) and ordered before
-// its later ones.
+// its later ones. If the msync of a MEDIA_FILE fails, the process is aborted: nobody may go on as
+// if it had not.
 void media_drain(struct media *m);
 
 #endif
