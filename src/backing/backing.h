@@ -39,7 +39,8 @@ int backing_is_blank(struct backing *b);
 // ---- queues -----------------------------------------------------------------------------------
 
 // One I/O. The caller owns it and the memory it points to until its completion: result is then
-// 0 or a negative errno (a short transfer is -EIO). Memory is 512-byte aligned.
+// 0 or a negative errno (a short transfer is -EIO, as is a block past the end). Memory is
+// 512-byte aligned.
 struct io {
 	char kind; // r, w, W (write, durable on completion), f (flush: all writes completed before)
 	block_t block;
@@ -48,6 +49,7 @@ struct io {
 	int result;
 	void (*done)(struct io *io); // called from ioq_wait*(), may submit more; may be NULL
 	void *arg;
+	struct io *next; // the queue's own
 };
 #define IO_IOV_MAX 256
 
@@ -57,11 +59,11 @@ struct ioq;
 int ioq_new(struct backing *b, unsigned depth, struct ioq **ret_queue);
 void ioq_free(struct ioq *q); // waits for what is in flight
 // Queues the I/O; goes to the kernel when depth are queued or at the next wait. Blocks only to
-// reap completions when depth are in flight.
+// reap completions when depth are in flight; calls no done().
 void ioq_submit(struct ioq *q, struct io *io);
 void ioq_wait_all(struct ioq *q);
 void ioq_wait_some(struct ioq *q); // at least one, if any is in flight
-unsigned ioq_in_flight(const struct ioq *q);
+unsigned ioq_in_flight(const struct ioq *q); // submitted, done() not called yet
 bool ioq_uses_uring(const struct ioq *q);
 
 // One I/O, waited for. 0 or a negative errno.
