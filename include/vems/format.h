@@ -187,25 +187,37 @@ _Static_assert(sizeof(struct record_disk) == 32 && sizeof(struct switch_disk) ==
 
 // ---- file system items ----------------------------------------------------------------------
 
+// Items of names (ITEM_DIRENT, ITEM_XATTR): the rest of the key is name_hash << 8 | ordinal, with
+// name_hash the upper 48 bits of XXH3-64(name, NAME_HASH_SEED). Names of one hash take the first
+// free of ordinals 0..255.
+#define NAME_HASH_SEED UINT64_C(0x6873616873656d76)
+#define NAME_ORDINALS 256u
+#define NAME_BYTES_MAX 255u
+#define XATTR_BYTES_MAX 65536u
+#define SYMLINK_BYTES_MAX 4095u
+
 struct time_disk {
 	int64_t sec;
 	uint32_t nsec;
 	uint32_t reserved;
 };
 
-struct inode_disk { // value of ITEM_INODE
+// Value of ITEM_INODE. The target of a symlink follows it, if the two fit ITEM_VALUE_MAX; a longer
+// one is the symlink's page 0, zero-filled. Its length is the size. Nothing follows otherwise.
+struct inode_disk {
 	uint32_t mode, nlink;
 	uint32_t uid, gid;
-	uint64_t size;
+	uint64_t size;    // bytes; directories: 0
 	uint64_t parent;  // directories: for ".." and handles
-	uint64_t entries; // directories
-	uint32_t rdev, flags;
+	uint64_t entries; // directories, "." and ".." not counted
+	uint32_t rdev;    // devices: as the kernel encodes them in 32 bits
+	uint32_t flags;   // enum inode_flag
 	struct time_disk atime, mtime, ctime, btime;
-	uint64_t target; // symlinks too long for an item: hidden object
 	uint32_t xattrs; // number of them
-	uint32_t reserved;
+	uint32_t reserved[3];
 };
-_Static_assert(sizeof(struct inode_disk) == 128, "layout");
+enum inode_flag { INODE_CAPABILITY = 1 }; // has the xattr security.capability
+_Static_assert(sizeof(struct inode_disk) == 128 && offsetof(struct inode_disk, xattrs) == 112, "layout");
 
 struct dirent_disk { // value of ITEM_DIRENT
 	uint64_t object;
@@ -215,10 +227,12 @@ struct dirent_disk { // value of ITEM_DIRENT
 } __attribute__((packed));
 
 struct xattr_disk { // value of ITEM_XATTR
-	uint64_t object;      // hidden, holding the value; 0: the value follows the name
-	uint32_t value_bytes; // up to 64 KiB
+	uint64_t object;      // hidden, holding the value from page 0 on; 0: the value follows the name
+	uint32_t value_bytes; // up to XATTR_BYTES_MAX
 	uint8_t name_bytes;
 	uint8_t name[];
 } __attribute__((packed));
+
+// ITEM_ORPHAN has no value: the object has no name any more, but may be open.
 
 #endif

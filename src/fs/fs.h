@@ -20,9 +20,10 @@ void fs_free(struct fs *fs);
 struct fs_cred { // of the caller; permissions are checked by the kernel
 	uid_t uid;
 	gid_t gid;
-	mode_t umask;
+	mode_t umask; // modes come with it applied already
 };
 
+// Also "." of any object and ".." of a directory, for file handles: -ESTALE once it is unlinked.
 int fs_lookup(struct op *op, struct fs *fs, object_t dir, const char *name, struct stat *ret_attr);
 int fs_getattr(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr);
 #define FS_SET_MODE 1u
@@ -46,10 +47,13 @@ int fs_unlink(struct op *op, struct fs *fs, object_t dir, const char *name); // 
 int fs_rmdir(struct op *op, struct fs *fs, object_t dir, const char *name);
 // flags: RENAME_NOREPLACE, RENAME_EXCHANGE, 0; else -EINVAL.
 int fs_rename(struct op *op, struct fs *fs, object_t dir, const char *name, object_t newdir, const char *newname, unsigned flags);
-int fs_readlink(struct op *op, struct fs *fs, object_t id, char *buffer, size_t cap); // length
+// The length, at most cap; a zero byte follows if there is room.
+int fs_readlink(struct op *op, struct fs *fs, object_t id, char *buffer, size_t cap);
 
-// Calls fill for each entry after cookie (0: the start) until it returns nonzero; "." and ".." first.
-// With attributes if `plus` (attr NULL else; st_ino and type in mode always).
+// Calls fill for each entry after cookie (0: the start) until it returns nonzero, which means that
+// this entry did not fit; "." and ".." first. attr has st_ino and the type in st_mode; all the rest
+// too if `plus`, but for "." and ".." and for an entry whose object cannot be found: st_nlink is 0
+// then. A body that is run again starts over: the caller empties its buffer before.
 typedef int (*fs_fill_fn)(void *arg, const char *name, const struct stat *attr, uint64_t cookie);
 int fs_readdir(struct op *op, struct fs *fs, object_t dir, uint64_t cookie, bool plus, fs_fill_fn fill, void *arg);
 
@@ -57,14 +61,17 @@ int fs_readdir(struct op *op, struct fs *fs, object_t dir, uint64_t cookie, bool
 void fs_opened(struct fs *fs, object_t id);
 void fs_released(struct fs *fs, object_t id);
 void fs_forgotten(struct fs *fs, object_t id); // the kernel knows it no more
-// An unlinked object that is neither open nor known: to be dropped with fs_drop(). 0: none.
+// An unlinked object that is neither open nor known: to be dropped with fs_drop(). 0: none. It is
+// handed out once; one whose drop failed waits for the next mount.
 object_t fs_next_orphan(struct fs *fs);
 int fs_drop(struct op *op, struct fs *fs, object_t id);
 
 // ret_iov: at most OP_PAGES_MAX entries pointing into the tier, into buffers of the op, or at zeroes;
 // good until op_end(). Returns the count of bytes, cut at the end of the file.
 ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size_t bytes, struct iovec *ret_iov, int *ret_iovcnt);
-// All of it or nothing; bytes <= 1 MiB. append: at the end of the file, whatever offset is.
+// All of it or nothing; bytes <= 1 MiB. kill_suidgid clears S_ISUID, and S_ISGID if the group may
+// execute: always, unless the frontend knows better. Capabilities are taken away in any case, here
+// as by setattr of size or owner.
 ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, size_t bytes, uint64_t offset, bool kill_suidgid);
 int fs_seek(struct op *op, struct fs *fs, object_t id, uint64_t offset, bool data, uint64_t *ret_offset);
 

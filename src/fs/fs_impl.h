@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What the files of the layer share.
+#ifndef FS_FS_IMPL_H
+#define FS_FS_IMPL_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include "fs.h"
+#include "log.h"
+
+#define LINKS_MAX 65000u
+#define FILE_BYTES_MAX ((uint64_t)INT64_MAX)
+#define WRITE_BYTES_MAX (1u << 20)
+
+struct known;
+
+struct fs {
+	struct store *store;
+
+	// orphan.c
+	pthread_mutex_t lock;
+	struct known **bucket;               // under lock: open objects and orphans, by id
+	size_t buckets, known;               // under lock; buckets: 0 or a power of two
+	struct known *ready, **ready_end;    // under lock: orphans to be dropped, oldest first
+	bool counts_lost;                    // under lock: no memory for an open count once
+	_Atomic size_t orphans, ready_count; // so that the usual answer, none, takes no lock
+};
+
+// ---- inode.c
+
+struct inode { // an inode item, as it lies in the store
+	object_t id;
+	unsigned bytes; // of the item: more than the struct for a short symlink
+	union {
+		struct inode_disk disk;
+		uint8_t raw[ITEM_VALUE_MAX];
+	};
+};
+
+// -ESTALE: there is none; -EUCLEAN (reported).
+int inode_get(struct op *op, object_t id, struct inode *ret_inode);
+int inode_watch_get(struct op *op, object_t id, struct inode *ret_inode);
+int inode_put(struct op *op, const struct inode *inode);
+void inode_stat(const struct inode *inode, struct stat *ret_attr);
+void inode_modified(struct inode *inode, struct time_disk now); // mtime and ctime
+void inode_kill_suidgid(struct inode_disk *disk);
+struct time_disk time_now(void);
+
+static inline bool inode_is(const struct inode *inode, mode_t type)
+{
+	return (inode->disk.mode & S_IFMT) == type;
+}
+
+// ---- name.c
+
+// The items of one object whose names have one hash: where a name is, or would go.
+struct chain {
+	bool found, full;    // full: not found, and all ordinals are taken
+	struct item_key key; // found: its own; else the first free one, unless full
+	unsigned bytes;      // of the value, if found; it has been checked
+	union {
+		uint8_t value[ITEM_VALUE_MAX];
+		struct dirent_disk dirent;
+		struct xattr_disk xattr;
+	};
+};
+
+extern uint64_t name_hash_mask; // of the hash; tests clear bits to make names collide
+
+uint64_t name_hash(const char *name, size_t bytes);
+// Of a directory entry. -ENAMETOOLONG, -EINVAL.
+int name_check(const char *name);
+// Whether a value from the media is well formed.
+bool dirent_valid(const struct dirent_disk *dirent, size_t bytes);
+bool xattr_valid(const struct xattr_disk *xattr, size_t bytes);
+void name_report_damage(struct item_key key); // of a value that is not
+// 0 whether found or not; -EUCLEAN (reported).
+int chain_find(struct op *op, object_t object, enum item_type type, const char *name, size_t name_bytes,
+	       struct chain *ret_chain);
+
+// ---- dir.c
+
+// Watches it too. -ENOTDIR; -ENOENT: it is removed, nothing may be added.
+int dir_get(struct op *op, object_t id, struct inode *ret_dir);
+int dirent_find(struct op *op, object_t dir, const char *name, struct chain *ret_chain);
+int dirent_put(struct op *op, struct item_key key, const char *name, const struct inode *child);
+// Takes a name from the child and puts it, as an orphan if it was the last: then nlink is 0, and
+// orphan_add() is due after the commit.
+int unlink_child(struct op *op, struct inode *child, struct time_disk now);
+
+// ---- symlink.c
+
+// Makes *inode a symlink: in its item, or in a page, claimed and written here.
+int symlink_set(struct op *op, struct inode *inode, const char *target);
+
+// ---- xattr.c
+
+// Part of a transaction that puts the inode afterwards, claims come before it: a write, truncation
+// or chown takes the file's capabilities away.
+int xattr_drop_capability(struct op *op, struct inode *inode);
+// Drops up to HIDDEN_BATCH values that are hidden objects, and their items; ret_more: not all.
+#define HIDDEN_BATCH 6u // what one transaction of the store takes, with room for the object itself
+int xattr_drop_hidden(struct op *op, struct inode *inode, bool *ret_more);
+
+// ---- orphan.c
+
+void orphan_init(struct fs *fs);
+void orphan_fini(struct fs *fs);
+// Unlinked by a commit of this mount, so that the kernel knows it.
+void orphan_add(struct fs *fs, object_t id);
+// To be dropped: neither open nor known.
+void orphan_add_ready(struct fs *fs, object_t id);
+
+#endif

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Inodes: all of an object's attributes are in its one item, which every commit puts whole.
+// atime is set at creation and by utimens, as with noatime.
+#include <time.h>
+#include "fs_impl.h"
+
+struct time_disk time_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (struct time_disk){ .sec = now.tv_sec, .nsec = (uint32_t)now.tv_nsec };
+}
+
+static struct time_disk time_from(struct timespec t)
+{
+	return (struct time_disk){ .sec = t.tv_sec, .nsec = (uint32_t)t.tv_nsec };
+}
+
+static struct timespec time_to(struct time_disk t)
+{
+	return (struct timespec){ .tv_sec = t.sec, .tv_nsec = t.nsec };
+}
+
+static bool inode_valid(const struct inode_disk *disk, unsigned bytes)
+{
+	if (bytes < sizeof *disk || bytes > ITEM_VALUE_MAX)
+		return false;
+	switch (disk->mode & S_IFMT) {
+	case S_IFREG:
+		return bytes == sizeof *disk && disk->size <= FILE_BYTES_MAX;
+	case S_IFLNK:
+		return disk->size <= SYMLINK_BYTES_MAX && (bytes == sizeof *disk || bytes - sizeof *disk == disk->size);
+	case S_IFDIR:
+	case S_IFCHR:
+	case S_IFBLK:
+	case S_IFIFO:
+	case S_IFSOCK:
+		return bytes == sizeof *disk;
+	default:
+		return false;
+	}
+}
+
+int inode_get(struct op *op, object_t id, struct inode *ret_inode)
+{
+	int r = op_get(op, item_key(id, ITEM_INODE, 0), ret_inode->raw, sizeof ret_inode->raw);
+
+	if (r < 0)
+		return r == -ENOENT ? -ESTALE : r;
+	if (!inode_valid(&ret_inode->disk, (unsigned)r)) {
+		log_error("object %llu: the inode is malformed (%d bytes)", (unsigned long long)id, r);
+		return -EUCLEAN;
+	}
+	ret_inode->id = id;
+	ret_inode->bytes = (unsigned)r;
+	return 0;
+}
+
+int inode_watch_get(struct op *op, object_t id, struct inode *ret_inode)
+{
+	int r = op_watch(op, id);
+
+	return r ? r : inode_get(op, id, ret_inode);
+}
+
+int inode_put(struct op *op, const struct inode *inode)
+{
+	return txn_put(op, item_key(inode->id, ITEM_INODE, 0), inode->raw, inode->bytes);
+}
+
+void inode_stat(const struct inode *inode, struct stat *ret_attr)
+{
+	const struct inode_disk *disk = &inode->disk;
+
+	*ret_attr = (struct stat){
+		.st_ino = inode->id,
+		.st_mode = disk->mode,
+		.st_nlink = disk->nlink,
+		.st_uid = disk->uid,
+		.st_gid = disk->gid,
+		.st_rdev = disk->rdev,
+		.st_size = (off_t)(S_ISDIR(disk->mode) ? disk->entries : disk->size),
+		.st_blksize = PAGE_BYTES,
+		.st_atim = time_to(disk->atime),
+		.st_mtim = time_to(disk->mtime),
+		.st_ctim = time_to(disk->ctime),
+	};
+	// An upper bound: holes are counted too, as long as the store does not count for each object.
+	if (S_ISREG(disk->mode))
+		ret_attr->st_blocks = (blkcnt_t)((disk->size + PAGE_BYTES - 1) / PAGE_BYTES * (PAGE_BYTES / 512));
+}
+
+void inode_modified(struct inode *inode, struct time_disk now)
+{
+	inode->disk.mtime = inode->disk.ctime = now;
+}
+
+// As the kernel does it: S_ISGID without execution by the group meant mandatory locking once.
+void inode_kill_suidgid(struct inode_disk *disk)
+{
+	if (S_ISDIR(disk->mode))
+		return;
+	disk->mode &= ~(uint32_t)S_ISUID;
+	if (disk->mode & S_IXGRP)
+		disk->mode &= ~(uint32_t)S_ISGID;
+}
+
+int fs_getattr(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr)
+{
+	struct inode inode;
+	int r = inode_get(op, id, &inode);
+
+	if (!r)
+		inode_stat(&inode, ret_attr);
+	return r;
+}
+
+// Pages past the new end become holes, and the rest of the last one zero: bytes past the end are
+// always zero on the media, so that growing needs to look at none.
+static int shrink(struct op *op, const struct inode *inode, uint64_t size)
+{
+	page_t page = size >> PAGE_SHIFT, last = (inode->disk.size - 1) >> PAGE_SHIFT;
+	unsigned keep = size % PAGE_BYTES;
+	struct page_view view;
+	void *tail;
+	int r;
+
+	if (keep) {
+		r = txn_claim(op, inode->id, page, 1);
+		if (!r)
+			r = op_read(op, inode->id, page, 1, true, &view);
+		if (r)
+			return r;
+		if (view.data) {
+			tail = op_scratch(op, 0);
+			memcpy(tail, view.data, keep);
+			r = txn_page(op, inode->id, page, tail, &view);
+			if (r)
+				return r;
+		}
+		page++;
+	}
+	return page <= last ? txn_drop(op, inode->id, page, PAGE_MAX + 1) : 0;
+}
+
+static int set_size(struct op *op, struct inode *inode, uint64_t size)
+{
+	int r;
+
+	if (!inode_is(inode, S_IFREG))
+		return inode_is(inode, S_IFDIR) ? -EISDIR : -EINVAL;
+	if (size > FILE_BYTES_MAX)
+		return -EFBIG;
+	if (size < inode->disk.size) {
+		r = shrink(op, inode, size);
+		if (r)
+			return r;
+	}
+	inode->disk.size = size;
+	return 0;
+}
+
+static void set_attributes(struct inode_disk *disk, const struct stat *attr, unsigned set)
+{
+	struct time_disk now = time_now();
+
+	if (set & FS_KILL_SUIDGID)
+		inode_kill_suidgid(disk);
+	if (set & FS_SET_MODE)
+		disk->mode = (disk->mode & S_IFMT) | (attr->st_mode & 07777);
+	if (set & FS_SET_UID)
+		disk->uid = attr->st_uid;
+	if (set & FS_SET_GID)
+		disk->gid = attr->st_gid;
+	if (set & FS_SET_ATIME_NOW)
+		disk->atime = now;
+	else if (set & FS_SET_ATIME)
+		disk->atime = time_from(attr->st_atim);
+	if (set & FS_SET_MTIME && !(set & FS_SET_MTIME_NOW))
+		disk->mtime = time_from(attr->st_mtim);
+	else if (set & (FS_SET_MTIME_NOW | FS_SET_SIZE))
+		disk->mtime = now;
+	disk->ctime = set & FS_SET_CTIME ? time_from(attr->st_ctim) : now;
+}
+
+int fs_setattr(struct op *op, struct fs *fs, object_t id, const struct stat *attr, unsigned set, struct stat *ret_attr)
+{
+	struct inode inode;
+	int r;
+
+	if (!set)
+		return fs_getattr(op, fs, id, ret_attr);
+	r = inode_watch_get(op, id, &inode);
+	if (r)
+		return r;
+	if (set & FS_SET_SIZE) {
+		r = set_size(op, &inode, (uint64_t)attr->st_size);
+		if (r)
+			return r;
+	}
+	if (set & (FS_SET_SIZE | FS_SET_UID | FS_SET_GID)) {
+		r = xattr_drop_capability(op, &inode);
+		if (r)
+			return r;
+	}
+	set_attributes(&inode.disk, attr, set);
+	r = inode_put(op, &inode);
+	if (!r)
+		r = txn_commit(op, true);
+	if (!r)
+		inode_stat(&inode, ret_attr);
+	return r;
+}
