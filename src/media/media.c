@@ -133,30 +133,24 @@ void media_copy(struct media *m, void *dst, const void *src, size_t bytes)
 		note_stored(m, offset, bytes);
 }
 
-static void record_zeros(const struct media *m, uint64_t offset, size_t bytes)
+void media_zero(struct media *m, void *dst, size_t bytes)
 {
 	static const uint8_t zeros[PAGE_BYTES];
+	uint64_t offset = offset_of(m, dst, bytes);
 
-	while (bytes) {
+	if (!m->recorder) {
+		pmem_memset(dst, 0, bytes, STORE_FLAGS);
+		if (m->class == MEDIA_FILE && bytes)
+			note_stored(m, offset, bytes);
+		return;
+	}
+	while (bytes) { // in pieces for which there is a source to show
 		size_t part = bytes < sizeof zeros ? bytes : sizeof zeros;
 
-		m->recorder->store(m->recorder->arg, offset, zeros, part);
+		media_copy(m, m->base + offset, zeros, part);
 		offset += part;
 		bytes -= part;
 	}
-}
-
-void media_zero(struct media *m, void *dst, size_t bytes)
-{
-	uint64_t offset = offset_of(m, dst, bytes);
-
-	if (!bytes)
-		return;
-	if (m->recorder)
-		record_zeros(m, offset, bytes);
-	pmem_memset(dst, 0, bytes, STORE_FLAGS);
-	if (m->class == MEDIA_FILE)
-		note_stored(m, offset, bytes);
 }
 
 void media_store64(struct media *m, uint64_t *dst, uint64_t value)
