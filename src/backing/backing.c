@@ -104,7 +104,7 @@ static int learn_size(struct backing *b)
 	b->blocks = b->size_bytes >> PAGE_SHIFT;
 	b->size_bytes = b->blocks << PAGE_SHIFT;
 	if (!b->blocks) {
-		log_error("%s: is empty", b->path);
+		log_error("%s: is smaller than one block of %u bytes", b->path, PAGE_BYTES);
 		return -EINVAL;
 	}
 	return 0;

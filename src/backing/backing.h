@@ -9,7 +9,8 @@
 
 // Called before each I/O is issued: crash and fault tests. A negative errno fails it unissued.
 struct backing_hook {
-	int (*before)(void *arg, char kind /* r, w, W (FUA), f (flush) */, block_t block, const struct iovec *iov, int iovcnt);
+	// kind: r, w, W (FUA), f (flush)
+	int (*before)(void *arg, char kind, block_t block, const struct iovec *iov, int iovcnt);
 	void *arg;
 };
 
