@@ -229,7 +229,8 @@ static void blank_is_zero_at_both_ends(void **state)
 		uint64_t offset;
 		int blank;
 	} cases[] = {
-		{ 0, 0 }, { (1 << 20) - 1, 0 }, { 1 << 20, 1 }, { (2 << 20) - 1, 1 }, { 2 << 20, 0 }, { (3 << 20) - 1, 0 },
+		{ 0, 0 }, { (1 << 20) - 1, 0 }, { 1 << 20, 1 }, { (2 << 20) - 1, 1 }, { 2 << 20, 0 },
+		{ (3 << 20) - 1, 0 },
 		{ 3 << 20, 1 }, // behind the last whole block
 	};
 
