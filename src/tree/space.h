@@ -15,7 +15,9 @@ struct space_root { // as in the superblock
 	unsigned levels;
 };
 
-// Levels of tables for that many blocks; blocks that are never free (superblocks, slots).
+#define SPACE_BLOCKS_MIN 64u // of a file system, and of its last group: fewer at the end are never used
+
+// Levels of tables for that many blocks; blocks that are never free (superblocks, slots, unused end).
 unsigned space_levels(uint64_t blocks);
 uint64_t space_fixed_blocks(uint64_t blocks);
 struct space_root space_root_format(uint64_t blocks); // of an empty file system
@@ -33,13 +35,16 @@ void space_begin(struct space *s);
 // that is free (0: no goal). Runs of 16 and more prefer wholly free groups. 0, -ENOSPC (none at
 // all), or an error reading a bitmap (-EIO, -EUCLEAN, that group is passed over if others have room).
 int space_take(struct space *s, uint64_t want, block_t goal, block_t *ret_block, uint64_t *ret_count);
-// The block in force is free once this epoch is in force. -EUCLEAN if it was not taken (reported).
+// The block in force is free once this epoch is in force. -EUCLEAN (reported) if it was not taken,
+// by space_write() at the latest: a bitmap is not read for it before. What an unreadable bitmap
+// covers stays taken (reported).
 int space_release(struct space *s, block_t block, uint64_t count);
 // Gives back blocks taken since space_begin() and not written.
 void space_untake(struct space *s, block_t block, uint64_t count);
 // Writes bitmaps and tables into their other slots (submitted to q, not waited for) and returns
 // the root for the superblock. Nothing may be taken or released after it.
 int space_write(struct space *s, struct space_root *ret_root);
+int space_written(const struct space *s); // its writes have completed (ioq_wait_all): 0 or the first error
 void space_commit(struct space *s, struct space_root now_in_force); // after both superblock copies
 void space_abandon(struct space *s);                                 // the epoch never was
 
