@@ -13,12 +13,18 @@ struct frontend_config {
 	unsigned threads; // 0: default
 };
 
+// Before anything is opened: is it a directory, not a dead mount, and is /dev/fuse there for us?
+// Reported with log_error, with what helps.
+int frontend_check_mountpoint(const char *path);
+
 // Mounts; requests wait until frontend_serve(). Failures are reported with log_error.
 struct frontend;
 int frontend_mount(const struct frontend_config *config, struct store *store, struct fs *fs, struct frontend **ret_frontend);
 // Serves until unmounted or SIGTERM/SIGINT/SIGHUP; `ready` is called once the mount answers requests
-// (INIT done). Returns 0 after a clean end.
+// (INIT done). Returns 0 after a clean end. Afterwards no lane is left and no request is under way.
 int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg);
-void frontend_free(struct frontend *f); // unmounts if still mounted
+// Unmounts if still mounted. From now on SIGTERM and SIGHUP are ignored and SIGINT ends the process:
+// what is left to do is the store's last epoch.
+void frontend_free(struct frontend *f);
 
 #endif

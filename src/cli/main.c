@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// vemsfuse: mounts a tier and a backing as one file system.
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include "daemon.h"
+#include "log.h"
+#include "options.h"
+
+#define PROGRESS_S 2
+
+// No file of ours may become what others take for stdin, stdout or stderr.
+static void open_standard_files(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= 2);
+	if (fd > 2)
+		close(fd);
+}
+
+// The working directory is left later. What does not exist is for the store to refuse.
+static const char *absolute(const char *path)
+{
+	char *real = realpath(path, NULL);
+
+	return real ? real : path;
+}
+
+// ---- the end ----------------------------------------------------------------------------------
+
+struct progress {
+	struct store *store;
+	pthread_mutex_t lock;
+	pthread_cond_t end;
+	bool ended; /* under lock */
+};
+
+static void *report_progress(void *arg)
+{
+	struct progress *p = arg;
+	struct vems_stats stats;
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	pthread_mutex_lock(&p->lock);
+	while (!p->ended) {
+		until.tv_sec += PROGRESS_S;
+		if (pthread_cond_clockwait(&p->end, &p->lock, CLOCK_MONOTONIC, &until) != ETIMEDOUT)
+			continue;
+		store_stats(p->store, &stats);
+		log_info("%llu MiB still to be written to the backing",
+			 (unsigned long long)stats.frames_dirty * PAGE_BYTES >> 20);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return NULL;
+}
+
+// The bulk goes to the backing before the store is closed, while it can still be asked how far it is.
+static void write_back(struct store *store)
+{
+	struct progress p = { .store = store, .lock = PTHREAD_MUTEX_INITIALIZER, .end = PTHREAD_COND_INITIALIZER };
+	pthread_t thread;
+	bool reports = !pthread_create(&thread, NULL, report_progress, &p);
+
+	store_sync(store); // what fails here fails, and is reported, in store_close()
+	pthread_mutex_lock(&p.lock);
+	p.ended = true;
+	pthread_cond_signal(&p.end);
+	pthread_mutex_unlock(&p.lock);
+	if (reports)
+		pthread_join(thread, NULL);
+}
+
+static int finish(struct store *store)
+{
+	if (!store_read_only(store))
+		write_back(store);
+	return store_close(store);
+}
+
+// ---- the mount --------------------------------------------------------------------------------
+
+struct mount {
+	const struct options *options;
+	bool ready;
+};
+
+static void on_ready(void *arg)
+{
+	struct mount *m = arg;
+
+	m->ready = true;
+	if (m->options->foreground)
+		log_info("%s is mounted", m->options->mountpoint);
+	else
+		daemon_ready();
+}
+
+static int serve(struct mount *m, struct store *store, struct fs *fs)
+{
+	const struct options *o = m->options;
+	const struct frontend_config config = {
+		.mountpoint = o->mountpoint,
+		.source = o->store.backing_path,
+		.fuse_options = o->fuse_options,
+		.read_only = o->store.read_only,
+		.threads = o->threads,
+	};
+	struct frontend *frontend;
+	int r = frontend_mount(&config, store, fs, &frontend);
+
+	if (r)
+		return r;
+	r = frontend_serve(frontend, on_ready, m);
+	frontend_free(frontend);
+	return r;
+}
+
+static int run(struct mount *m)
+{
+	struct store *store;
+	struct fs *fs;
+	int closed, r = store_open(&m->options->store, &store);
+
+	if (r)
+		return r;
+	r = fs_new(store, &fs);
+	if (r) {
+		log_error("cannot start the file system: %s", strerror(-r));
+	} else {
+		r = fs_start(fs, getuid(), getgid());
+		if (r)
+			log_error("cannot start the file system: %s", strerror(-r));
+		else
+			r = serve(m, store, fs);
+		fs_free(fs);
+	}
+	closed = finish(store);
+	return r ? r : closed;
+}
+
+int main(int argc, char **argv)
+{
+	static struct options options;
+	struct mount m = { .options = &options };
+	int r;
+
+	open_standard_files();
+	log_init("vemsfuse");
+	r = options_parse(argc, argv, &options);
+	if (r < 0 && frontend_check_mountpoint(options.mountpoint))
+		r = options.exit_failed;
+	if (r < 0 && options.fake)
+		r = EXIT_OK;
+	if (r >= 0)
+		return r;
+	options.mountpoint = absolute(options.mountpoint);
+	options.store.tier_path = absolute(options.store.tier_path);
+	options.store.backing_path = absolute(options.store.backing_path);
+	if (!options.foreground)
+		daemon_fork(options.mountpoint, options.exit_failed);
+	r = run(&m);
+	if (!r && !m.ready) {
+		log_error("ended by a signal before the mount was ready");
+		r = -EINTR;
+	}
+	return r ? options.exit_failed : EXIT_OK;
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What is not about a file: the handshake, statfs, and the control interface of vemsctl.
+#include <errno.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include "vems/stats.h"
+#include "worker.h"
+
+#define BACKGROUND_MAX 256 // the default of 12 throttles clients with deep queues
+
+// What else is wanted is in transport.c.
+void serve_init(void *frontend, struct fuse_conn_info *conn)
+{
+	struct frontend *f = frontend;
+	const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_ATOMIC_O_TRUNC |
+				FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
+				FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_IOCTL_DIR | FUSE_CAP_AUTO_INVAL_DATA;
+
+	// Not KILLPRIV: version 2 says when; no splice: replies come from the tier as they are; no
+	// write-back cache: what write(2) has returned is durable.
+	conn->want = conn->capable & wanted;
+	conn->max_write = TRANSPORT_PAYLOAD_BYTES;
+	conn->max_background = BACKGROUND_MAX;
+	conn->congestion_threshold = BACKGROUND_MAX;
+	conn->time_gran = 1;
+	f->opendir_is_free = conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
+}
+
+void serve_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct store_space space;
+	struct statvfs answer = { 0 };
+
+	store_space(request_frontend(req)->store, &space);
+	answer.f_bsize = answer.f_frsize = PAGE_BYTES;
+	answer.f_blocks = space.total;
+	answer.f_bfree = space.free;
+	answer.f_bavail = space.available;
+	answer.f_namemax = NAME_BYTES_MAX;
+	// f_files stays 0, as in other file systems that make inodes as they are needed.
+	fuse_reply_statfs(req, &answer);
+}
+
+static void reply_stats(fuse_req_t req, struct store *store, size_t out_bytes)
+{
+	struct vems_stats stats = { 0 };
+
+	if (out_bytes < sizeof stats) {
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	store_stats(store, &stats);
+	fuse_reply_ioctl(req, 0, &stats, sizeof stats);
+}
+
+// None of these runs in a lane: they answer while every operation waits.
+void serve_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *arg, struct fuse_file_info *fi,
+		 unsigned flags, const void *in, size_t in_bytes, size_t out_bytes)
+{
+	struct frontend *f = request_frontend(req);
+	uid_t uid = fuse_req_ctx(req)->uid;
+	bool known = command == VEMS_IOC_STATS || command == VEMS_IOC_SYNC;
+	int r;
+
+	if (ino != FUSE_ROOT_ID || !known) {
+		fuse_reply_err(req, ENOTTY);
+	} else if (uid && uid != f->owner) {
+		fuse_reply_err(req, EPERM);
+	} else if (command == VEMS_IOC_STATS) {
+		reply_stats(req, f->store, out_bytes);
+	} else {
+		r = store_sync(f->store);
+		if (r)
+			fuse_reply_err(req, -r);
+		else
+			fuse_reply_ioctl(req, 0, NULL, 0);
+	}
+}

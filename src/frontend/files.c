@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Requests on files: attributes, data, extended attributes.
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+#include "worker.h"
+
+#define OPEN_FOR_EXECVE 0x20 // the kernel's __FMODE_EXEC
+
+void serve_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct worker *w = worker_self;
+	struct op *op = op_begin(w->lane);
+	struct stat attr;
+	int r;
+
+	REQUEST_RUN(w, req, op, r, fs_getattr(op, w->frontend->fs, ino, &attr));
+	if (r)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_attr(req, &attr, FOREVER_S);
+	op_end(op);
+}
+
+static unsigned set_from_fuse(int set)
+{
+	static const struct {
+		int fuse;
+		unsigned fs;
+	} map[] = {
+		{ FUSE_SET_ATTR_MODE, FS_SET_MODE },
+		{ FUSE_SET_ATTR_UID, FS_SET_UID },
+		{ FUSE_SET_ATTR_GID, FS_SET_GID },
+		{ FUSE_SET_ATTR_SIZE, FS_SET_SIZE },
+		{ FUSE_SET_ATTR_ATIME, FS_SET_ATIME },
+		{ FUSE_SET_ATTR_MTIME, FS_SET_MTIME },
+		{ FUSE_SET_ATTR_ATIME_NOW, FS_SET_ATIME_NOW },
+		{ FUSE_SET_ATTR_MTIME_NOW, FS_SET_MTIME_NOW },
+		{ FUSE_SET_ATTR_CTIME, FS_SET_CTIME },
+		// The kernel's FATTR_KILL_SUIDGID, both in one.
+		{ FUSE_SET_ATTR_KILL_SUID, FS_KILL_SUIDGID },
+		// With HANDLE_KILLPRIV_V2 a change of owner takes the bits without being told.
+		{ FUSE_SET_ATTR_UID, FS_KILL_SUIDGID },
+		{ FUSE_SET_ATTR_GID, FS_KILL_SUIDGID },
+	};
+	unsigned result = 0;
+
+	for (size_t i = 0; i < sizeof map / sizeof *map; i++)
+		if (set & map[i].fuse)
+			result |= map[i].fs;
+	return result;
+}
+
+void serve_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set, struct fuse_file_info *fi)
+{
+	struct worker *w = worker_self;
+	struct op *op = op_begin(w->lane);
+	unsigned fs_set = set_from_fuse(set);
+	struct stat result;
+	int r;
+
+	REQUEST_RUN(w, req, op, r, fs_setattr(op, w->frontend->fs, ino, attr, fs_set, &result));
+	if (r)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_attr(req, &result, FOREVER_S);
+	op_end(op);
+}
+
+// Past the page cache. What is mapped lies in it all the same, and the kernel keeps it true: so it
+// may stay over an open. A program to be run is only ever mapped: through the cache at once, which
+// spares it the invalidation of all pages with each new mapping.
+void file_info_set(struct fuse_file_info *fi)
+{
+	fi->direct_io = !(fi->flags & OPEN_FOR_EXECVE);
+	fi->keep_cache = 1;
+	fi->noflush = 1;
+}
+
+static int truncate_on_open(struct worker *w, fuse_req_t req, object_t id)
+{
+	struct op *op = op_begin(w->lane);
+	struct stat attr = { 0 };
+	unsigned set = FS_SET_SIZE | (w->request.kill_suidgid ? FS_KILL_SUIDGID : 0);
+	int r;
+
+	REQUEST_RUN(w, req, op, r, fs_setattr(op, w->frontend->fs, id, &(struct stat){ 0 }, set, &attr));
+	op_end(op);
+	return r;
+}
+
+void serve_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct worker *w = worker_self;
+	int r = fi->flags & O_TRUNC ? truncate_on_open(w, req, ino) : 0;
+
+	if (r) {
+		fuse_reply_err(req, -r);
+		return;
+	}
+	fs_opened(w->frontend->fs, ino);
+	file_info_set(fi);
+	// Nobody waits: there is no file to be released.
+	if (fuse_reply_open(req, fi) == -ENOENT)
+		fs_released(w->frontend->fs, ino);
+}
+
+void serve_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	fs_released(request_frontend(req)->fs, ino);
+	fuse_reply_err(req, 0);
+}
+
+// From the tier to the reader in one copy, the kernel's: the vector points into the tier, and stays
+// good until op_end().
+void serve_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *fi)
+{
+	struct worker *w = worker_self;
+	struct op *op = op_begin(w->lane);
+	int r, count = 0;
+
+	if (bytes > TRANSPORT_PAYLOAD_BYTES)
+		bytes = TRANSPORT_PAYLOAD_BYTES;
+	REQUEST_RUN(w, req, op, r, fs_read(op, w->frontend->fs, ino, (uint64_t)offset, bytes, w->iov, &count));
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_iov(req, w->iov, r ? count : 0);
+	op_end(op);
+}
+
+void serve_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t bytes, off_t offset,
+		 struct fuse_file_info *fi)
+{
+	struct worker *w = worker_self;
+	struct frontend *f = w->frontend;
+	struct op *op = op_begin(w->lane);
+	bool kill = w->request.kill_suidgid;
+	int r, synced = 0;
+
+	REQUEST_RUN(w, req, op, r, fs_write(op, f->fs, ino, data, bytes, (uint64_t)offset, kill));
+	op_end(op);
+	if (r > 0 && fi->flags & (O_SYNC | O_DSYNC) && !f->persistent)
+		synced = store_sync(f->store);
+	if (r < 0 || synced)
+		fuse_reply_err(req, r < 0 ? -r : -synced);
+	else
+		fuse_reply_write(req, (size_t)r);
+}
+
+// Also for directories. After ENOSYS the kernel does not ask again.
+void serve_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+{
+	struct frontend *f = request_frontend(req);
+	int r = f->persistent ? -ENOSYS : store_sync(f->store);
+
+	// Nothing can be written, so nothing is left to be.
+	fuse_reply_err(req, r == -EROFS ? 0 : -r);
+}
+
+void serve_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
+{
+	struct worker *w = worker_self;
+	struct op *op;
+	uint64_t found;
+	int r;
+
+	if (whence != SEEK_DATA && whence != SEEK_HOLE) { // the kernel does the others
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	op = op_begin(w->lane);
+	REQUEST_RUN(w, req, op, r, fs_seek(op, w->frontend->fs, ino, (uint64_t)offset, whence == SEEK_DATA, &found));
+	if (r)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_lseek(req, (off_t)found);
+	op_end(op);
+}
+
+void serve_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t bytes, int flags)
+{
+	struct worker *w = worker_self;
+	struct op *op = op_begin(w->lane);
+	int r;
+
+	REQUEST_RUN(w, req, op, r, fs_setxattr(op, w->frontend->fs, ino, name, value, bytes, flags));
+	fuse_reply_err(req, -r);
+	op_end(op);
+}
+
+// cap 0 asks for the size.
+static void reply_xattr(fuse_req_t req, int result, const char *data, size_t cap)
+{
+	if (result < 0)
+		fuse_reply_err(req, -result);
+	else if (!cap)
+		fuse_reply_xattr(req, (size_t)result);
+	else
+		fuse_reply_buf(req, data, (size_t)result);
+}
+
+void serve_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t cap)
+{
+	struct worker *w = worker_self;
+	struct op *op = op_begin(w->lane);
+	int r;
+
+	if (cap > TRANSPORT_PAYLOAD_BYTES)
+		cap = TRANSPORT_PAYLOAD_BYTES;
+	REQUEST_RUN(w, req, op, r, fs_getxattr(op, w->frontend->fs, ino, name, w->reply, cap));
+	reply_xattr(req, r, w->reply, cap);
+	op_end(op);
+}
+
+void serve_listxattr(fuse_req_t req, fuse_ino_t ino, size_t cap)
+{
+	struct worker *w = worker_self;
+	struct op *op = op_begin(w->lane);
+	int r;
+
+	if (cap > TRANSPORT_PAYLOAD_BYTES)
+		cap = TRANSPORT_PAYLOAD_BYTES;
+	REQUEST_RUN(w, req, op, r, fs_listxattr(op, w->frontend->fs, ino, w->reply, cap));
+	reply_xattr(req, r, w->reply, cap);
+	op_end(op);
+}
+
+void serve_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	struct worker *w = worker_self;
+	struct op *op = op_begin(w->lane);
+	int r;
+
+	REQUEST_RUN(w, req, op, r, fs_removexattr(op, w->frontend->fs, ino, name));
+	fuse_reply_err(req, -r);
+	op_end(op);
+}

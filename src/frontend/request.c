@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// How a request runs as an operation of its worker's lane, and how it is interrupted.
+//
+// The kernel sends INTERRUPT for any signal of the caller, and hands an EINTR on to it as it is. But
+// a file system must not end a call for a signal with a handler: few programs expect EINTR from
+// rename() or from read() of a file. So only a caller that is being killed is let go early.
+//
+// No interrupt is left behind for the next request: request_settle() takes the function back, which
+// waits for one that is running (libfuse holds the request's lock over it), and then resets the lane.
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include "worker.h"
+
+const struct fuse_lowlevel_ops frontend_operations = {
+	.init = serve_init,
+	.lookup = serve_lookup,
+	.forget = serve_forget,
+	.forget_multi = serve_forget_multi,
+	.getattr = serve_getattr,
+	.setattr = serve_setattr,
+	.readlink = serve_readlink,
+	.mknod = serve_mknod,
+	.mkdir = serve_mkdir,
+	.unlink = serve_unlink,
+	.rmdir = serve_rmdir,
+	.symlink = serve_symlink,
+	.rename = serve_rename,
+	.link = serve_link,
+	.open = serve_open,
+	.read = serve_read,
+	.write = serve_write,
+	.release = serve_release,
+	.fsync = serve_fsync,
+	.opendir = serve_opendir,
+	.readdir = serve_readdir,
+	.readdirplus = serve_readdirplus,
+	.fsyncdir = serve_fsync,
+	.statfs = serve_statfs,
+	.setxattr = serve_setxattr,
+	.getxattr = serve_getxattr,
+	.listxattr = serve_listxattr,
+	.removexattr = serve_removexattr,
+	.create = serve_create,
+	.ioctl = serve_ioctl,
+	.lseek = serve_lseek,
+	// Without a handler libfuse answers ENOSYS, and the kernel does not ask again:
+	// flush, access: nothing to do; getlk, setlk, flock: the kernel does them alone.
+};
+
+// A thread that is being killed, by whatever signal, has SIGKILL pending until it is gone.
+// The pid is 0 for a caller of another pid namespace: that one waits.
+static bool is_being_killed(pid_t thread)
+{
+	unsigned long long pending = 0;
+	char path[64], line[256];
+	FILE *file;
+
+	snprintf(path, sizeof path, "/proc/%d/status", (int)thread);
+	file = thread ? fopen(path, "re") : NULL;
+	if (!file)
+		return false;
+	while (fgets(line, sizeof line, file))
+		if (sscanf(line, "SigPnd: %llx", &pending) == 1)
+			break;
+	fclose(file);
+	return pending >> (SIGKILL - 1) & 1;
+}
+
+static void interrupt(fuse_req_t req, void *arg)
+{
+	struct worker *w = arg;
+
+	if (is_being_killed(fuse_req_ctx(req)->pid))
+		lane_interrupt(w->lane, true);
+}
+
+// Only a request that is about to wait says that it can be interrupted: it costs two global locks.
+bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result)
+{
+	if (*result == -ERESTART && !w->may_interrupt) {
+		w->may_interrupt = true;
+		fuse_req_interrupt_func(req, interrupt, w);
+	}
+	return op_again(op, result);
+}
+
+void request_settle(struct worker *w, fuse_req_t req)
+{
+	if (!w->may_interrupt)
+		return;
+	fuse_req_interrupt_func(req, NULL, NULL);
+	lane_interrupt(w->lane, false);
+	w->may_interrupt = false;
+}

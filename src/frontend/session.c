@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The mount and its life: libfuse's session, worker threads, signals.
+//
+// 1. A worker takes a request, runs it to its end and answers it; then takes the next. No thread is
+//    made for a request. With more workers than cores a miss, which sleeps, holds up no hit as long
+//    as one worker is left.
+// 2. The thread of frontend_serve() serves nothing. It sleeps on the eventfd and sees to what has
+//    changed: the handshake is done, a signal has come, a worker has left.
+// 3. The end: an unmount gives each worker ENODEV; a signal makes libfuse's session "exited". A worker
+//    that sleeps in read() is woken by SIGUSR1, again and again until it has left, since one that is
+//    just about to sleep misses it. One that has begun a request ends and answers it first.
+// 4. Nobody needs the mount once the workers have left: unmounting closes the descriptor, and the
+//    kernel gives an error to whoever still asks. All that was acknowledged is durable in the tier.
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "log.h"
+#include "worker.h"
+
+#define THREADS_DEFAULT 16u
+#define WAKE_AGAIN_MS 10
+#define PATIENCE_ROUNDS 200 // of WAKE_AGAIN_MS; then what still waits is interrupted
+
+// A request begins at BUFFER_SKEW, so that the payload of a WRITE begins at a page.
+#define BUFFER_SKEW (PAGE_BYTES - TRANSPORT_WRITE_HEADER_BYTES)
+#define BUFFER_MAP_BYTES (TRANSPORT_BUFFER_BYTES + PAGE_BYTES)
+
+_Thread_local struct worker *worker_self;
+
+// ---- signals ----------------------------------------------------------------------------------
+
+static int stop_wakeup = -1; // the eventfd of the one frontend
+static volatile sig_atomic_t stop_signal;
+static const int stop_signals[] = { SIGTERM, SIGINT, SIGHUP };
+#define STOP_SIGNALS (sizeof stop_signals / sizeof *stop_signals)
+
+static void on_stop(int signal)
+{
+	int saved = errno;
+	uint64_t one = 1;
+	ssize_t n;
+
+	stop_signal = signal;
+	n = write(stop_wakeup, &one, sizeof one);
+	(void)n;
+	errno = saved;
+}
+
+static void on_wake(int signal)
+{
+}
+
+static void set_handler(int signal, void (*handler)(int), int flags)
+{
+	struct sigaction action = { .sa_handler = handler, .sa_flags = flags };
+
+	sigemptyset(&action.sa_mask);
+	sigaction(signal, &action, NULL);
+}
+
+static void take_signals(int wakeup)
+{
+	struct sigaction old;
+
+	stop_wakeup = wakeup;
+	for (size_t i = 0; i < STOP_SIGNALS; i++) {
+		sigaction(stop_signals[i], NULL, &old);
+		if (old.sa_handler != SIG_IGN) // nohup
+			set_handler(stop_signals[i], on_stop, SA_RESTART);
+	}
+	set_handler(SIGPIPE, SIG_IGN, 0);
+	set_handler(SIGUSR1, on_wake, 0); // no SA_RESTART: read() is to return
+}
+
+// The last epoch is still to come. An impatient ^C may leave it to the next mount, which finds all
+// in the tier; a system that goes down, or a terminal, may not.
+static void leave_signals(void)
+{
+	for (size_t i = 0; i < STOP_SIGNALS; i++)
+		set_handler(stop_signals[i], stop_signals[i] == SIGINT ? SIG_DFL : SIG_IGN, 0);
+	set_handler(SIGUSR1, SIG_IGN, 0);
+}
+
+static void wake_main(struct frontend *f)
+{
+	uint64_t one = 1;
+
+	if (write(f->wakeup, &one, sizeof one) < 0)
+		log_error("eventfd: %s", strerror(errno));
+}
+
+// ---- libfuse ----------------------------------------------------------------------------------
+
+static ssize_t session_read(int fd, void *buffer, size_t bytes, void *frontend)
+{
+	struct worker *w = worker_self;
+	ssize_t n;
+
+	atomic_store(&w->reading, true);
+	n = transport_read(w->fd, buffer, bytes, &w->request);
+	atomic_store(&w->reading, false);
+	return n;
+}
+
+static ssize_t session_writev(int fd, struct iovec *iov, int count, void *frontend)
+{
+	struct frontend *f = frontend;
+	struct worker *w = worker_self;
+	ssize_t n = transport_writev(w->fd, iov, count, &w->request);
+
+	if (w->request.init_done && n >= 0) {
+		w->request.init_done = false;
+		atomic_store(&f->init_done, true);
+		wake_main(f);
+	}
+	return n;
+}
+
+__attribute__((format(printf, 2, 0))) static void log_of_libfuse(enum fuse_log_level level, const char *format,
+								 va_list args)
+{
+	char line[512];
+
+	vsnprintf(line, sizeof line, format, args);
+	line[strcspn(line, "\n")] = 0;
+	if (level <= FUSE_LOG_ERR)
+		log_error("%s", line);
+	else if (level <= FUSE_LOG_WARNING)
+		log_warning("%s", line);
+	else
+		log_info("%s", line);
+}
+
+static int build_arguments(const struct frontend_config *config, struct fuse_args *args)
+{
+	char *fsname = NULL, *options = NULL;
+	int r = -1;
+
+	if (asprintf(&fsname, "fsname=%s", config->source ? config->source : "vemsfuse") < 0)
+		return -ENOMEM;
+	if (!fuse_opt_add_opt_escaped(&options, fsname) &&
+	    !fuse_opt_add_opt(&options, "subtype=vemsfuse,default_permissions") &&
+	    (!config->read_only || !fuse_opt_add_opt(&options, "ro")) &&
+	    (!config->fuse_options || !*config->fuse_options || !fuse_opt_add_opt(&options, config->fuse_options)) &&
+	    !fuse_opt_add_arg(args, "vemsfuse") && !fuse_opt_add_arg(args, "-o") && !fuse_opt_add_arg(args, options))
+		r = 0;
+	free(fsname);
+	free(options);
+	return r ? -ENOMEM : 0;
+}
+
+static int session_start(struct frontend *f, const struct frontend_config *config)
+{
+	static const struct fuse_custom_io io = { .read = session_read, .writev = session_writev };
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	int r = build_arguments(config, &args);
+
+	if (r)
+		goto out;
+	fuse_set_log_func(log_of_libfuse);
+	r = -EINVAL;
+	f->session = fuse_session_new(&args, &frontend_operations, sizeof frontend_operations, f);
+	if (!f->session)
+		goto out;
+	r = -EIO;
+	if (fuse_session_mount(f->session, config->mountpoint)) {
+		log_error("%s: cannot be mounted", config->mountpoint);
+		goto out;
+	}
+	r = fuse_session_custom_io(f->session, &io, fuse_session_fd(f->session));
+out:
+	fuse_opt_free_args(&args);
+	return r;
+}
+
+// ---- workers ----------------------------------------------------------------------------------
+
+// What was unlinked and is neither open nor known any more. What cannot be dropped now is at the
+// next mount: its ORPHAN item stays.
+static void drop_orphans(struct worker *w)
+{
+	struct fs *fs = w->frontend->fs;
+	object_t id;
+
+	while ((id = fs_next_orphan(fs))) {
+		struct op *op = op_begin(w->lane);
+		int r;
+
+		do
+			r = fs_drop(op, fs, id);
+		while (op_again(op, &r));
+		op_end(op);
+		if (r)
+			log_warning("a deleted file (%llu) keeps its space until the next mount: %s",
+				    (unsigned long long)id, strerror(-r));
+	}
+}
+
+static void *worker_run(void *arg)
+{
+	struct worker *w = arg;
+	struct frontend *f = w->frontend;
+	struct fuse_buf buffer = { .mem = w->buffer + BUFFER_SKEW };
+	int r;
+
+	worker_self = w;
+	while (!fuse_session_exited(f->session)) {
+		r = fuse_session_receive_buf(f->session, &buffer);
+		if (r > 0) {
+			fuse_session_process_buf(f->session, &buffer);
+			drop_orphans(w);
+		} else if (r < 0 && r != -EINTR && r != -EAGAIN) {
+			log_error("/dev/fuse: %s", strerror(-r));
+			fuse_session_exit(f->session);
+		}
+	}
+	atomic_store(&w->running, false);
+	atomic_fetch_sub(&f->running, 1);
+	wake_main(f);
+	return NULL;
+}
+
+// Memory that is never touched costs nothing: large requests are rare, and so are large replies.
+static char *map_buffer(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static int worker_init(struct worker *w, struct frontend *f)
+{
+	int session_fd = fuse_session_fd(f->session);
+
+	w->frontend = f;
+	w->fd = transport_clone(session_fd);
+	if (w->fd < 0)
+		w->fd = session_fd;
+	w->buffer = map_buffer(BUFFER_MAP_BYTES);
+	w->reply = map_buffer(TRANSPORT_PAYLOAD_BYTES + 1);
+	return w->buffer && w->reply ? lane_new(f->store, &w->lane) : -ENOMEM;
+}
+
+static void worker_fini(struct worker *w)
+{
+	if (w->lane)
+		lane_free(w->lane);
+	if (w->buffer)
+		munmap(w->buffer, BUFFER_MAP_BYTES);
+	if (w->reply)
+		munmap(w->reply, TRANSPORT_PAYLOAD_BYTES + 1);
+	if (w->fd >= 0 && w->fd != fuse_session_fd(w->frontend->session))
+		close(w->fd);
+}
+
+static int worker_start(struct worker *w)
+{
+	int r;
+
+	atomic_store(&w->running, true);
+	atomic_fetch_add(&w->frontend->running, 1);
+	r = pthread_create(&w->thread, NULL, worker_run, w);
+	if (r) {
+		atomic_store(&w->running, false);
+		atomic_fetch_sub(&w->frontend->running, 1);
+		return -r;
+	}
+	pthread_setname_np(w->thread, "vems-worker");
+	return 0;
+}
+
+static int start_workers(struct frontend *f)
+{
+	unsigned ready;
+	int r = 0;
+
+	for (ready = 0; ready < f->threads && !r; ready++)
+		r = worker_init(&f->worker[ready], f);
+	while (!r && f->workers < f->threads) {
+		r = worker_start(&f->worker[f->workers]);
+		if (!r)
+			f->workers++;
+	}
+	if (r) {
+		log_error("cannot start %u threads: %s", f->threads, strerror(-r));
+		fuse_session_exit(f->session);
+	}
+	return r;
+}
+
+static void stop_workers(struct frontend *f)
+{
+	for (unsigned i = 0; i < f->workers; i++)
+		pthread_join(f->worker[i].thread, NULL);
+	for (unsigned i = 0; i < f->threads; i++)
+		if (f->worker[i].frontend)
+			worker_fini(&f->worker[i]);
+}
+
+static void wake_workers(struct frontend *f, bool impatient)
+{
+	for (unsigned i = 0; i < f->workers; i++) {
+		struct worker *w = &f->worker[i];
+
+		if (!atomic_load(&w->running))
+			continue;
+		if (impatient)
+			lane_interrupt(w->lane, true);
+		if (atomic_load(&w->reading))
+			pthread_kill(w->thread, SIGUSR1);
+	}
+}
+
+// ---- the mount --------------------------------------------------------------------------------
+
+int frontend_mount(const struct frontend_config *config, struct store *store, struct fs *fs, struct frontend **ret_frontend)
+{
+	struct frontend *f = calloc(1, sizeof *f);
+	int r = -ENOMEM;
+
+	if (!f)
+		return r;
+	f->store = store;
+	f->fs = fs;
+	f->owner = getuid();
+	f->persistent = store_is_persistent(store);
+	f->threads = config->threads ? config->threads : THREADS_DEFAULT;
+	f->wakeup = eventfd(0, EFD_CLOEXEC);
+	f->worker = calloc(f->threads, sizeof *f->worker);
+	if (f->wakeup < 0 || !f->worker)
+		goto fail;
+	take_signals(f->wakeup);
+	r = session_start(f, config);
+	if (r)
+		goto fail;
+	*ret_frontend = f;
+	return 0;
+fail:
+	frontend_free(f);
+	return r;
+}
+
+int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg)
+{
+	struct pollfd pollfd = { .fd = f->wakeup, .events = POLLIN };
+	int r = start_workers(f);
+	bool announced = false;
+	uint64_t count;
+
+	for (unsigned round = 0; atomic_load(&f->running);) {
+		bool stopping = fuse_session_exited(f->session);
+
+		if (stopping)
+			wake_workers(f, ++round > PATIENCE_ROUNDS);
+		if (poll(&pollfd, 1, stopping ? WAKE_AGAIN_MS : -1) > 0 && read(f->wakeup, &count, sizeof count) < 0)
+			log_error("eventfd: %s", strerror(errno));
+		if (atomic_load(&f->init_done) && !announced) {
+			announced = true;
+			ready(arg);
+		}
+		if (stop_signal)
+			fuse_session_exit(f->session);
+	}
+	stop_workers(f);
+	if (!r && !announced && !stop_signal) {
+		log_error("the kernel and libfuse do not agree on a protocol");
+		r = -EPROTO;
+	}
+	return r;
+}
+
+void frontend_free(struct frontend *f)
+{
+	leave_signals();
+	if (f->session) {
+		fuse_session_unmount(f->session);
+		fuse_session_destroy(f->session);
+	}
+	stop_wakeup = -1;
+	if (f->wakeup >= 0)
+		close(f->wakeup);
+	free(f->worker);
+	free(f);
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Reading requests from /dev/fuse and writing replies to it, and what libfuse 3.14 cannot express
+// in either. The only user of <linux/fuse.h>, which does not go together with libfuse's headers.
+#ifndef FRONTEND_TRANSPORT_H
+#define FRONTEND_TRANSPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#define TRANSPORT_PAYLOAD_BYTES (1u << 20) // the most that one READ or WRITE carries
+#define TRANSPORT_BUFFER_BYTES (TRANSPORT_PAYLOAD_BYTES + 4096u)
+#define TRANSPORT_WRITE_HEADER_BYTES 80u // before the payload of a WRITE
+
+// The request that a worker has read last, as far as libfuse does not tell.
+struct transport_request {
+	uint64_t unique;
+	uint32_t opcode;
+	bool kill_suidgid; // WRITE, OPEN: the caller may not keep setuid and setgid
+	uint32_t offered, offered2; // INIT: flags of the kernel
+	bool init_done;             // INIT has been answered, well
+};
+
+// A descriptor of its own for a worker, on the connection of fd: requests are handed out and
+// answered without contention. -1 if there is none to be had (fd will do).
+int transport_clone(int fd);
+// As read(2) and writev(2). An answer that nobody waits for any more fails with ENOENT.
+ssize_t transport_read(int fd, void *buffer, size_t bytes, struct transport_request *request);
+ssize_t transport_writev(int fd, struct iovec *iov, int count, struct transport_request *request);
+
+#endif

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What the files of the frontend share: the mount, its worker threads, and how a request runs.
+#ifndef FRONTEND_WORKER_H
+#define FRONTEND_WORKER_H
+
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include "frontend.h"
+#include "transport.h"
+
+struct worker {
+	struct frontend *frontend;
+	pthread_t thread;
+	atomic_bool running;
+	atomic_bool reading; // sleeps, or is about to, until there is a request
+	int fd; // of its own, or the session's
+	struct lane *lane;
+	struct transport_request request;
+	bool may_interrupt; // the request under way has told libfuse whom to interrupt
+	char *buffer;       // a request; a WRITE's payload is at a page boundary
+	char *reply;        // TRANSPORT_PAYLOAD_BYTES, for those that do not answer from the tier
+	struct iovec iov[OP_PAGES_MAX];
+};
+
+struct frontend {
+	struct store *store;
+	struct fs *fs;
+	struct fuse_session *session;
+	uid_t owner;     // who has mounted
+	bool persistent;      // what is acknowledged survives a power cut
+	bool opendir_is_free; // the kernel can do without OPENDIR
+	int wakeup;      // eventfd: something below has changed
+	atomic_bool init_done;
+	atomic_uint running; // workers
+	unsigned threads, workers;
+	struct worker *worker;
+};
+
+extern _Thread_local struct worker *worker_self; // NULL outside of workers
+extern const struct fuse_lowlevel_ops frontend_operations;
+
+// The daemon alone changes the file system, so what the kernel knows stays true until the kernel
+// itself has it changed.
+#define FOREVER_S 1e9
+
+// Runs `call`, the body of an operation (store.h), until it is final.
+#define REQUEST_RUN(worker, req, op, result, call)          \
+	do {                                                \
+		do                                          \
+			(result) = (int)(call);             \
+		while (request_again(worker, req, op, &(result))); \
+		request_settle(worker, req);                \
+	} while (0)
+bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result);
+void request_settle(struct worker *w, fuse_req_t req); // before the reply: it frees req
+
+static inline struct frontend *request_frontend(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+// Handlers, by file. names.c:
+void serve_lookup(fuse_req_t req, fuse_ino_t dir, const char *name);
+void serve_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count);
+void serve_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
+void serve_mknod(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, dev_t rdev);
+void serve_mkdir(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode);
+void serve_symlink(fuse_req_t req, const char *target, fuse_ino_t dir, const char *name);
+void serve_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode, struct fuse_file_info *fi);
+void serve_unlink(fuse_req_t req, fuse_ino_t dir, const char *name);
+void serve_rmdir(fuse_req_t req, fuse_ino_t dir, const char *name);
+void serve_rename(fuse_req_t req, fuse_ino_t dir, const char *name, fuse_ino_t newdir, const char *newname,
+		  unsigned flags);
+void serve_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newdir, const char *newname);
+void serve_readlink(fuse_req_t req, fuse_ino_t ino);
+void serve_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void serve_readdir(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *fi);
+void serve_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *fi);
+// files.c:
+void serve_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void serve_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set, struct fuse_file_info *fi);
+void serve_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void serve_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void serve_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *fi);
+void serve_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t bytes, off_t offset,
+		 struct fuse_file_info *fi);
+void serve_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi);
+void serve_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi);
+void serve_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t bytes, int flags);
+void serve_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t cap);
+void serve_listxattr(fuse_req_t req, fuse_ino_t ino, size_t cap);
+void serve_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+// control.c:
+void serve_init(void *frontend, struct fuse_conn_info *conn);
+void serve_statfs(fuse_req_t req, fuse_ino_t ino);
+void serve_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *arg, struct fuse_file_info *fi,
+		 unsigned flags, const void *in, size_t in_bytes, size_t out_bytes);
+
+void file_info_set(struct fuse_file_info *fi); // how files are opened
+
+#endif

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// vemsctl: asks a mounted vemsfuse for its counters, or for an epoch, by ioctl on its root directory.
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <json-c/json.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include "log.h"
+#include "vems/stats.h"
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum { OPT_JSON = 256, OPT_VERSION };
+
+static const struct option long_options[] = {
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, OPT_VERSION },
+	{ 0 },
+};
+
+static const char help_text[] =
+"Usage: vemsctl stats [--json] MOUNTPOINT\n"
+"       vemsctl sync MOUNTPOINT\n"
+"\n"
+"Looks at, or acts on, a mounted vemsfuse. For root and for whoever has mounted it.\n"
+"\n"
+"  stats       what the tier did since the mount, and what is in it\n"
+"    --json    every counter by its name, as one flat object\n"
+"  sync        returns once the backing alone, without the tier, holds all that was written before\n"
+"  -h, --help  this text\n"
+"  --version   the version\n"
+"\n"
+"Examples:\n"
+"  vemsctl stats /mnt\n"
+"  vemsctl stats --json /mnt | jq .read_hits\n"
+"  vemsctl sync /mnt && echo 'the tier may be taken away'\n"
+"\n"
+"Exit status: 0; 1 if it failed, with the reason on stderr; 2 if the command line is wrong.\n";
+
+struct request {
+	bool json;
+	const char *command, *mountpoint;
+};
+
+// ---- text -------------------------------------------------------------------------------------
+
+#define PAGE_BYTES 4096u // pages, frames and blocks
+
+struct text {
+	char s[32];
+};
+
+static struct text bytes_text(uint64_t bytes)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double value = (double)bytes;
+	unsigned unit = 0;
+	struct text t;
+
+	for (; value >= 1024; unit++)
+		value /= 1024;
+	snprintf(t.s, sizeof t.s, unit && value < 100 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+	return t;
+}
+
+static struct text pages_text(uint64_t pages)
+{
+	return bytes_text(pages * PAGE_BYTES);
+}
+
+static struct text share_text(uint64_t part, uint64_t whole)
+{
+	struct text t;
+
+	if (whole)
+		snprintf(t.s, sizeof t.s, "%.1f %%", 100.0 * (double)part / (double)whole);
+	else
+		snprintf(t.s, sizeof t.s, "-");
+	return t;
+}
+
+__attribute__((format(printf, 2, 3))) static void line(const char *name, const char *format, ...)
+{
+	va_list args;
+
+	printf("  %-14s", name);
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	putchar('\n');
+}
+
+#define N(counter) (unsigned long long)s->counter
+
+static void print_traffic(const struct vems_stats *s)
+{
+	uint64_t reads = s->read_hits + s->read_misses, nodes = s->node_hits + s->node_misses;
+
+	puts("Reads, in pages of 4 KiB");
+	line("hit rate", "%s", share_text(s->read_hits, reads).s);
+	line("from the tier", "%llu", N(read_hits));
+	line("from backing", "%llu", N(read_misses));
+	line("holes", "%llu", N(read_holes));
+	puts("Writes");
+	line("at once", "%llu pages", N(write_hits));
+	line("waited", "%llu writes, for frames, log or space", N(write_waits));
+	line("commits", "%llu", N(commits));
+	puts("Metadata, in tree nodes");
+	line("hit rate", "%s", share_text(s->node_hits, nodes).s);
+	line("from the tier", "%llu", N(node_hits));
+	line("from backing", "%llu", N(node_misses));
+}
+
+static void print_tier(const struct vems_stats *s)
+{
+	puts("Tier");
+	line("size", "%s", pages_text(s->frames_total).s);
+	line("free", "%s (%s)", pages_text(s->frames_free).s, share_text(s->frames_free, s->frames_total).s);
+	line("clean", "%s (%s), copies of what the backing holds", pages_text(s->frames_clean).s,
+	     share_text(s->frames_clean, s->frames_total).s);
+	line("dirty", "%s (%s), not yet on the backing", pages_text(s->frames_dirty).s,
+	     share_text(s->frames_dirty, s->frames_total).s);
+	line("filled", "%llu pages after misses", N(pages_filled));
+	line("evicted", "%llu pages", N(pages_evicted));
+	line("written back", "%llu pages", N(pages_written_back));
+	line("dropped", "%llu pages, deleted before they were written back", N(pages_dropped));
+	line("log", "%s of %s", bytes_text(s->log_bytes).s, bytes_text(s->log_bytes_total).s);
+	line("overlay", "%llu items, %s of %s", N(overlay_items), bytes_text(s->overlay_bytes).s,
+	     bytes_text(s->overlay_bytes_max).s);
+}
+
+static void print_backing(const struct vems_stats *s)
+{
+	puts("Backing");
+	line("size", "%s", pages_text(s->blocks_total).s);
+	line("free", "%s (%s)", pages_text(s->blocks_free).s, share_text(s->blocks_free, s->blocks_total).s);
+	line("reads", "%llu, %s", N(backing_reads), bytes_text(s->backing_read_bytes).s);
+	line("writes", "%llu, %s", N(backing_writes), bytes_text(s->backing_write_bytes).s);
+	line("flushes", "%llu", N(backing_flushes));
+	line("errors", "%llu", N(backing_errors));
+}
+
+static void print_state(const struct vems_stats *s)
+{
+	static const char *const states[] = { "well", "the backing fails: new data is refused", "read-only" };
+
+	puts("State");
+	line("state", "%s", s->degraded < 3 ? states[s->degraded] : "unknown");
+	line("epoch", "%llu, %.1f s old%s: what losing the tier would cost", N(epochs), (double)s->epoch_age_ms / 1e3,
+	     s->epoch_running ? ", the next is under way" : "");
+	if (s->epoch_failures)
+		line("failures", "%llu epochs in a row", N(epoch_failures));
+	line("restarts", "%llu operations", N(restarts));
+	line("recovery", "%.1f s at the mount", (double)s->recovery_ms / 1e3);
+}
+
+// ---- JSON -------------------------------------------------------------------------------------
+
+static int print_json(const struct vems_stats *s)
+{
+	struct json_object *object = json_object_new_object();
+	const char *text = NULL;
+	int failed = !object;
+
+#define X(name, unit, what) \
+	failed = failed || json_object_object_add(object, #name, json_object_new_uint64(s->name));
+	VEMS_STATS(X)
+#undef X
+	if (!failed)
+		text = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED);
+	if (text)
+		puts(text);
+	else
+		log_error("out of memory");
+	json_object_put(object);
+	return text ? EXIT_OK : EXIT_FAILED;
+}
+
+// ---- commands ---------------------------------------------------------------------------------
+
+static int explain(const char *mountpoint, int error)
+{
+	if (error == ENOTTY || error == ENOSYS || error == EOPNOTSUPP || error == ENOTDIR)
+		log_error("%s: not the mount point of a vemsfuse", mountpoint);
+	else if (error == EPERM)
+		log_error("%s: only root and whoever has mounted it may ask", mountpoint);
+	else if (error == ENOTCONN || error == ECONNABORTED)
+		log_error("%s: a dead mount, its daemon is gone; clear it with: fusermount3 -u %s", mountpoint, mountpoint);
+	else
+		log_error("%s: %s", mountpoint, strerror(error));
+	return EXIT_FAILED;
+}
+
+static int stats(const struct request *request, int fd)
+{
+	struct vems_stats s;
+
+	if (ioctl(fd, VEMS_IOC_STATS, &s))
+		return explain(request->mountpoint, errno);
+	if (request->json)
+		return print_json(&s);
+	print_traffic(&s);
+	print_tier(&s);
+	print_backing(&s);
+	print_state(&s);
+	return EXIT_OK;
+}
+
+static int sync_mount(const struct request *request, int fd)
+{
+	return ioctl(fd, VEMS_IOC_SYNC) ? explain(request->mountpoint, errno) : EXIT_OK;
+}
+
+static const struct {
+	const char *name;
+	int (*run)(const struct request *request, int fd);
+} commands[] = { { "stats", stats }, { "sync", sync_mount } };
+#define COMMANDS (sizeof commands / sizeof *commands)
+
+__attribute__((format(printf, 1, 2))) static int wrong(const char *format, ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	log_error("%s. Try 'vemsctl --help'", text);
+	return EXIT_USAGE;
+}
+
+// -1 to go on, or what to exit with.
+static int parse(int argc, char **argv, struct request *ret_request)
+{
+	int c;
+
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+		switch (c) {
+		case OPT_JSON:
+			ret_request->json = true;
+			break;
+		case OPT_VERSION:
+			puts("vemsctl " VEMS_RELEASE);
+			return EXIT_OK;
+		case 'h':
+			fputs(help_text, stdout);
+			return EXIT_OK;
+		default:
+			if (optopt && optopt != 'h' && optopt < 256)
+				return wrong("unknown option '-%c'", optopt);
+			return wrong("%s '%s'", optopt ? "no value is taken by" : "unknown option", argv[optind - 1]);
+		}
+	}
+	if (argc - optind < 1)
+		return wrong("a command is missing: stats or sync");
+	if (argc - optind < 2)
+		return wrong("MOUNTPOINT is missing");
+	if (argc - optind > 2)
+		return wrong("one argument too many: '%s'", argv[optind + 2]);
+	ret_request->command = argv[optind];
+	ret_request->mountpoint = argv[optind + 1];
+	return -1;
+}
+
+int main(int argc, char **argv)
+{
+	struct request request = { 0 };
+	int fd, r;
+	size_t i;
+
+	log_init("vemsctl");
+	r = parse(argc, argv, &request);
+	if (r >= 0)
+		return r;
+	for (i = 0; i < COMMANDS && strcmp(request.command, commands[i].name); i++)
+		;
+	if (i == COMMANDS)
+		return wrong("unknown command '%s'", request.command);
+	if (request.json && commands[i].run != stats)
+		return wrong("--json is for stats");
+	fd = open(request.mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return explain(request.mountpoint, errno);
+	r = commands[i].run(&request, fd);
+	close(fd);
+	if (fflush(stdout) || ferror(stdout)) {
+		log_error("cannot write: %s", strerror(errno));
+		r = EXIT_FAILED;
+	}
+	return r;
+}
