@@ -11,6 +11,7 @@ inline void dram_lost(World &w)
 {
 	w.serving = w.unmounting = false;
 	memset(w.index, 0, sizeof w.index);
+	memset(w.bucket, 0, sizeof w.bucket);
 	memset(w.frame, 0, sizeof w.frame);
 	memset(w.lane, 0, sizeof w.lane);
 	memset((void *)&w.ep, 0, sizeof w.ep);
@@ -19,7 +20,7 @@ inline void dram_lost(World &w)
 	w.table_lock = -1;
 	w.attach = w.cut = w.clean_cut = w.t = w.lsn = w.reclaim_to = w.drop_pass_to = 0;
 	for (int k = 0; k < KEYS; k++)
-		w.index[k].frame = -1;
+		w.index[k].frame = -1, w.bucket[k].owner = -1;
 	for (Version &v : w.overlay)
 		v = { ~0u, 0, 0 };
 	for (ObjectLock &l : w.lock)
