@@ -40,13 +40,14 @@ int fs_getattr(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr)
 int fs_setattr(struct op *op, struct fs *fs, object_t id, const struct stat *attr, unsigned set, struct stat *ret_attr);
 
 // mode with type; rdev for devices; target for symlinks (mode S_IFLNK | 0777), else NULL.
-int fs_make(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t dir, const char *name, mode_t mode, dev_t rdev,
-	    const char *target, struct stat *ret_attr);
+int fs_make(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t dir, const char *name, mode_t mode,
+	    dev_t rdev, const char *target, struct stat *ret_attr);
 int fs_link(struct op *op, struct fs *fs, object_t id, object_t dir, const char *name, struct stat *ret_attr);
 int fs_unlink(struct op *op, struct fs *fs, object_t dir, const char *name); // not a directory
 int fs_rmdir(struct op *op, struct fs *fs, object_t dir, const char *name);
 // flags: RENAME_NOREPLACE, RENAME_EXCHANGE, 0; else -EINVAL.
-int fs_rename(struct op *op, struct fs *fs, object_t dir, const char *name, object_t newdir, const char *newname, unsigned flags);
+int fs_rename(struct op *op, struct fs *fs, object_t dir, const char *name, object_t newdir, const char *newname,
+	      unsigned flags);
 // The length, at most cap; a zero byte follows if there is room.
 int fs_readlink(struct op *op, struct fs *fs, object_t id, char *buffer, size_t cap);
 
@@ -68,15 +69,19 @@ int fs_drop(struct op *op, struct fs *fs, object_t id);
 
 // ret_iov: at most OP_PAGES_MAX entries pointing into the tier, into buffers of the op, or at zeroes;
 // good until op_end(). Returns the count of bytes, cut at the end of the file.
-ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size_t bytes, struct iovec *ret_iov, int *ret_iovcnt);
+ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size_t bytes, struct iovec *ret_iov,
+		int *ret_iovcnt);
 // All of it or nothing; bytes <= 1 MiB. kill_suidgid clears S_ISUID, and S_ISGID if the group may
 // execute: always, unless the frontend knows better. Capabilities are taken away in any case, here
 // as by setattr of size or owner.
-ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, size_t bytes, uint64_t offset, bool kill_suidgid);
+ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, size_t bytes, uint64_t offset,
+		 bool kill_suidgid);
 int fs_seek(struct op *op, struct fs *fs, object_t id, uint64_t offset, bool data, uint64_t *ret_offset);
 
-int fs_setxattr(struct op *op, struct fs *fs, object_t id, const char *name, const void *value, size_t bytes, int flags);
-ssize_t fs_getxattr(struct op *op, struct fs *fs, object_t id, const char *name, void *value, size_t cap); // cap 0: size
+// Values up to XATTR_BYTES_MAX. The two that read return the length; cap 0: only that.
+int fs_setxattr(struct op *op, struct fs *fs, object_t id, const char *name, const void *value, size_t bytes,
+		int flags);
+ssize_t fs_getxattr(struct op *op, struct fs *fs, object_t id, const char *name, void *value, size_t cap);
 ssize_t fs_listxattr(struct op *op, struct fs *fs, object_t id, char *list, size_t cap);
 int fs_removexattr(struct op *op, struct fs *fs, object_t id, const char *name);
 

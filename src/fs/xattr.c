@@ -120,7 +120,8 @@ static int write_hidden(struct op *op, object_t hidden, const char *value, size_
 	return r;
 }
 
-static int put_value(struct op *op, struct fs *fs, struct item_key key, const char *name, const void *value, size_t bytes)
+static int put_value(struct op *op, struct fs *fs, struct item_key key, const char *name, const void *value,
+		     size_t bytes)
 {
 	union {
 		struct xattr_disk xattr;
@@ -159,7 +160,8 @@ static int check_flags(const struct chain *chain, int flags)
 	return chain->full ? -ENOSPC : 0;
 }
 
-int fs_setxattr(struct op *op, struct fs *fs, object_t id, const char *name, const void *value, size_t bytes, int flags)
+int fs_setxattr(struct op *op, struct fs *fs, object_t id, const char *name, const void *value, size_t bytes,
+		int flags)
 {
 	struct inode inode;
 	struct chain chain;
