@@ -18,6 +18,7 @@ struct store_config {
 	bool discard_tier;      // the tier may hold another file system's data
 	bool assume_persistent; // a tmpfs tier is treated as if it survived a power cut
 	bool format_blank;      // a blank pair is formatted
+	bool tiny;              // tests: no lower bounds on sizes
 	unsigned interval_ms;   // between epochs; 0: default (30 s)
 	unsigned io_timeout_ms; // of failing epochs before new dirty pages are refused; 0: default (30 s)
 };
@@ -35,6 +36,7 @@ void store_abandon(struct store *store);
 struct store_format_config {
 	const char *tier_path, *backing_path;
 	bool force; // overwrite whatever is there
+	bool tiny;  // tests: no lower bounds on sizes
 };
 int store_format(const struct store_format_config *config);
 
@@ -94,7 +96,7 @@ struct page_view {
 	const void *data;  // 4 KiB; NULL: a hole, all zero
 	uint32_t version;  // the store's own: what a commit built on the page checks
 	frame_t frame;     // likewise
-	lsn_t lsn;         // likewise
+	lsn_t drop;        // likewise
 	void *bucket;      // likewise
 };
 // Pages [first, first + count), count <= OP_PAGES_MAX; those that are not in the tier are fetched

@@ -1,0 +1,633 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What is done under the table lock: reclaiming the log, evicting, admitting what was fetched, and the
+// pass over frames that a DROP has killed. All of it is memory only. Lanes do it when they are in
+// need; a thread of normal priority does it ahead of need and for the epoch thread, which never takes
+// the table lock itself (it may be preempted for long).
+//
+// Reclaim, and a power cut at any point of it:
+//	slot bodies; drain; slot states, slots of replaced frames free, items logged again; drain
+//	    before the drain: T is old, the records are replayed, slots say the same or are free
+//	T; tails; drain
+//	    before the drain: either of them may be old: slots and re-logged items are there for both
+//	replaced frames -> grace -> free list; ring space reused
+#include "store_impl.h"
+#include <assert.h>
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include "log.h"
+
+#define SLICE_RECORDS 64u
+#define SLICE_FRAMES 1024u
+#define VICTIMS_MAX 64u
+
+// ---- reclaim ------------------------------------------------------------------------------------
+
+struct slice {
+	struct store *s;
+	lsn_t limit, done;
+	uint64_t cursor[TIER_RINGS_MAX + 1];
+	frame_t slot[SLICE_FRAMES]; // frames that are current: to get their slot
+	unsigned slots;
+	frame_t *freed; // replaced frames
+	size_t freed_count, freed_room;
+	struct record_disk *relog;
+	uint64_t relog_bytes;
+	int error;
+	_Alignas(64) uint8_t buffer[RECORD_BYTES_MAX], out[RECORD_BYTES_MAX];
+};
+
+// The ring whose next record is the oldest one <= limit; -1: none.
+static int oldest_ring(const struct slice *sl)
+{
+	const struct tier *t = sl->s->tier;
+	int best = -1;
+	lsn_t oldest = 0;
+	for (unsigned i = 0; i < t->geometry.rings; i++) {
+		const struct ring *r = &t->ring[i];
+		if (sl->cursor[i] >= atomic_load_explicit(&r->visible_head, memory_order_acquire))
+			continue;
+		lsn_t lsn = ((const struct record_disk *)(r->base + sl->cursor[i] % r->bytes))->lsn;
+		if (lsn <= sl->limit && (best < 0 || lsn < oldest)) {
+			best = (int)i;
+			oldest = lsn;
+		}
+	}
+	return best;
+}
+
+static void freed_add(struct slice *sl, frame_t f)
+{
+	if (sl->freed_count == sl->freed_room) {
+		size_t room = sl->freed_room ? 2 * sl->freed_room : 256;
+		frame_t *more = realloc(sl->freed, room * sizeof *more);
+		if (!more) { // left in limbo until the next mount: space, not data
+			log_warning("out of memory: a frame of the tier is out of use until the next mount");
+			return;
+		}
+		sl->freed = more;
+		sl->freed_room = room;
+	}
+	sl->freed[sl->freed_count++] = f;
+}
+
+// Frames replaced by this one's record, and older ones left by a crash.
+static void chain_freed(struct slice *sl, frame_t f)
+{
+	struct tier *t = sl->s->tier;
+	frame_t old = t->frame[f].replaces;
+	t->frame[f].replaces = FRAME_NONE;
+	while (old != FRAME_NONE) {
+		frame_t next = t->frame[old].replaces;
+		t->frame[old].replaces = FRAME_NONE;
+		freed_add(sl, old);
+		old = next;
+	}
+}
+
+static void reclaim_switches(struct slice *sl, const struct record_disk *record)
+{
+	struct tier *t = sl->s->tier;
+	const struct switch_disk *sw = record_switches(record);
+	struct bucket *bucket;
+	uint32_t version;
+
+	for (unsigned i = 0; sw && i < record->switches; i++) {
+		frame_t f = sw[i].frame;
+		if (f >= t->frames || t->frame[f].lsn != record->lsn)
+			continue; // gone already, by a drop pass
+		chain_freed(sl, f);
+		if (index_look(t, sw[i].object, sw[i].page, &bucket, &version) == f)
+			sl->slot[sl->slots++] = f;
+	}
+}
+
+static void relog_flush(struct slice *sl)
+{
+	struct store *s = sl->s;
+	struct ring *r = tier_item_ring(s->tier);
+	struct record_disk *out = sl->relog;
+	uint64_t bytes = (sl->relog_bytes + RECORD_ALIGN - 1) & ~(uint64_t)(RECORD_ALIGN - 1);
+
+	if (out->items == 0)
+		return;
+	memset((uint8_t *)out + sl->relog_bytes, 0, bytes - sl->relog_bytes);
+	out->bytes = (uint32_t)bytes;
+	if (!ring_claim(r, bytes)) {
+		log_error("%s: the item ring is full: the log cannot be reclaimed", s->media->path);
+		sl->error = -ENOSPC;
+		return;
+	}
+	pthread_mutex_lock(&r->lock);
+	out->lsn = atomic_fetch_add(&s->lsn, 1);
+	ring_append(s->tier, r, out, bytes);
+	// A drain per record: a torn one with an intact one behind it would look like rot.
+	media_drain(s->media);
+	ring_appended(r);
+	pthread_mutex_unlock(&r->lock);
+	out->items = 0;
+	sl->relog_bytes = sizeof *out;
+}
+
+// Items that are the newest of their key and not in the tree yet go to the item ring; they keep
+// their first LSN.
+static void relog_items(struct slice *sl, const struct record_disk *record)
+{
+	const struct item_disk *d = NULL;
+	for (unsigned i = 0; i < record->items && !sl->error; i++) {
+		d = record_item(record, d);
+		if (!d)
+			return;
+		struct item_key key = { d->object, d->sub };
+		const struct item *newest = overlay_find(&sl->s->overlay, key, LSN_MAX);
+		if (!newest || newest->lsn != d->lsn)
+			continue;
+		uint64_t bytes = ITEM_RECORD_BYTES(d->bytes);
+		if (sl->relog_bytes + bytes > RECORD_BYTES_MAX)
+			relog_flush(sl);
+		if (sl->error)
+			return;
+		memcpy((uint8_t *)sl->relog + sl->relog_bytes, d, bytes);
+		sl->relog_bytes += bytes;
+		sl->relog->items++;
+	}
+}
+
+static bool slice_read(struct slice *sl, unsigned ring)
+{
+	struct store *s = sl->s;
+	struct ring *r = &s->tier->ring[ring];
+	if (ring_read(s->tier, r, sl->cursor[ring], sl->buffer) == 0)
+		return true;
+	log_error("%s: record at offset %llu of log ring %u is damaged: nothing more can be written; all that was acknowledged "
+		  "before is served", s->media->path, (unsigned long long)sl->cursor[ring], ring);
+	atomic_store(&s->log_damaged, true);
+	sl->error = -EUCLEAN;
+	return false;
+}
+
+// The item ring has a tail of its own: half full, its oldest records go round again.
+static void turn_item_ring(struct slice *sl)
+{
+	struct tier *t = sl->s->tier;
+	struct ring *r = tier_item_ring(t);
+	for (unsigned n = 0; n < SLICE_RECORDS && !sl->error; n++) {
+		uint64_t used = atomic_load(&r->visible_head) - sl->cursor[r->number];
+		if (used <= r->bytes / 2 || !slice_read(sl, r->number))
+			break;
+		const struct record_disk *record = (const void *)sl->buffer;
+		relog_items(sl, record);
+		sl->cursor[r->number] += record->bytes;
+	}
+}
+
+static void slice_records(struct slice *sl)
+{
+	const struct record_disk *record = (const void *)sl->buffer;
+	unsigned n = 0;
+	for (; n < SLICE_RECORDS && sl->slots + RECORD_SWITCHES_MAX <= SLICE_FRAMES; n++) {
+		int ring = oldest_ring(sl);
+		if (ring < 0) {
+			if (sl->limit > sl->done)
+				sl->done = sl->limit; // nothing <= limit is left: else T would never reach a cut
+			return;
+		}
+		if (!slice_read(sl, (unsigned)ring))
+			return;
+		reclaim_switches(sl, record);
+		relog_items(sl, record);
+		if (sl->error)
+			return;
+		sl->cursor[ring] += record->bytes;
+		sl->done = record->lsn;
+	}
+}
+
+// What is in flight when S is read has an inflight <= its LSN; what takes its LSN later is above S.
+static lsn_t reclaim_limit(struct store *s)
+{
+	lsn_t limit = atomic_load(&s->lsn);
+	for (unsigned i = 0; i < GRACE_READERS_MAX; i++) {
+		const struct lane *lane = atomic_load_explicit(&s->lane[i], memory_order_acquire);
+		lsn_t inflight = lane ? atomic_load(&lane->inflight) : 0;
+		if (inflight && inflight < limit)
+			limit = inflight;
+	}
+	return limit - 1;
+}
+
+static void slice_store(struct slice *sl)
+{
+	struct store *s = sl->s;
+	struct tier *t = s->tier;
+	struct media *m = s->media;
+
+	for (size_t i = 0; i < s->limbo_count; i++)
+		freed_add(sl, s->limbo[i]);
+	s->limbo_count = 0;
+	for (unsigned i = 0; i < sl->slots; i++)
+		slot_store_body(t, sl->slot[i]);
+	if (sl->slots)
+		media_drain(m); // bodies before states: a slot is never seen torn
+	for (unsigned i = 0; i < sl->slots; i++)
+		slot_store_state(t, sl->slot[i]);
+	for (size_t i = 0; i < sl->freed_count; i++)
+		slot_store_free(t, sl->freed[i]);
+	relog_flush(sl);
+	media_drain(m); // slots and items before T lets go of their records
+	if (sl->error)
+		return; // T stays; what was stored says nothing that the log does not
+	tier_word_store(m, WORD_TAIL_LSN, sl->done);
+	atomic_store(&t->tail_lsn, sl->done);
+	for (unsigned i = 0; i <= t->geometry.rings; i++)
+		if (sl->cursor[i] != t->ring[i].tail) {
+			tier_word_store(m, WORD_RING_TAIL + i, sl->cursor[i]);
+			t->ring[i].tail = sl->cursor[i];
+		}
+	media_drain(m); // tails before ring space is reused, slots of replaced frames before the frames are
+	for (unsigned i = 0; i <= t->geometry.rings; i++)
+		atomic_store_explicit(&t->ring[i].durable_tail, t->ring[i].tail, memory_order_release);
+	for (size_t i = 0; i < sl->freed_count; i++)
+		frame_slot_freed(t, sl->freed[i]);
+}
+
+static bool table_lock(struct store *s, bool wait)
+{
+	if (wait)
+		return pthread_mutex_lock(&s->tier->table_lock) == 0;
+	return pthread_mutex_trylock(&s->tier->table_lock) == 0;
+}
+
+bool reclaim_slice(struct store *s, bool wait)
+{
+	struct tier *t = s->tier;
+	if (atomic_load(&s->log_damaged) || !table_lock(s, wait))
+		return false;
+	struct slice *sl = aligned_alloc(64, sizeof *sl);
+	if (!sl) {
+		pthread_mutex_unlock(&t->table_lock);
+		return false;
+	}
+	memset(sl, 0, offsetof(struct slice, buffer));
+	sl->s = s;
+	sl->relog = (struct record_disk *)sl->out;
+	memset(sl->relog, 0, sizeof *sl->relog);
+	sl->relog_bytes = sizeof *sl->relog;
+	sl->limit = reclaim_limit(s);
+	sl->done = atomic_load(&t->tail_lsn);
+	for (unsigned i = 0; i <= t->geometry.rings; i++)
+		sl->cursor[i] = t->ring[i].tail;
+	turn_item_ring(sl);
+	if (!sl->error)
+		slice_records(sl);
+	bool progress = sl->done > atomic_load(&t->tail_lsn);
+	if (!sl->error && (progress || s->limbo_count))
+		slice_store(sl);
+	else if (sl->freed_count) // an error in the middle: they stay in limbo
+		log_warning("%zu frames of the tier are out of use until the next mount", sl->freed_count);
+	free(sl->freed);
+	free(sl);
+	pthread_mutex_unlock(&t->table_lock);
+	return progress;
+}
+
+// ---- evict ---------------------------------------------------------------------------------------
+
+// Takes the frame out of the index if it still is what it was, and clean; the taker owns it.
+static bool take_out(struct store *s, frame_t f, bool dead)
+{
+	struct tier *t = s->tier;
+	struct frame *fr = &t->frame[f];
+	struct bucket *b = index_bucket(t, fr->object, fr->page);
+	uint32_t version = index_lock(b);
+	uint16_t state = frame_state(fr);
+	bool taken = frame_place(state) == FRAME_INDEXED && (dead || !(state & FRAME_DIRTY)) &&
+		     index_find(t, b, fr->object, fr->page) == f;
+	if (taken) {
+		assert(state & FRAME_FILLED || fr->lsn <= atomic_load(&t->tail_lsn));
+		index_remove(t, b, fr->object, fr->page);
+		atomic_store(&fr->state, FRAME_LEAVING);
+		if (state & FRAME_DIRTY)
+			atomic_fetch_sub_explicit(&t->pool.dirty_count, 1, memory_order_relaxed);
+	}
+	index_unlock(b, version, taken);
+	return taken;
+}
+
+static void victims_free(struct store *s, const frame_t *victim, unsigned count)
+{
+	if (count == 0)
+		return;
+	for (unsigned i = 0; i < count; i++)
+		slot_store_free(s->tier, victim[i]);
+	media_drain(s->media); // slots durably free before the frames are used again
+	frames_retire(s->tier, victim, count);
+}
+
+// Dead by a DROP: may go at any time, but not while an epoch may be reading it, and not before its
+// record is reclaimed (a replay would bind its key to a frame that holds another's bytes).
+static bool is_dead(struct store *s, const struct frame *f)
+{
+	lsn_t cut = atomic_load(&s->cut), clean = atomic_load(&s->clean_cut);
+	if (f->lsn > atomic_load(&s->tier->tail_lsn) || (cut != clean && f->lsn <= cut))
+		return false;
+	return f->object != OBJECT_STORE && f->lsn < drops_newest(&s->drops, f->object, f->page, LSN_MAX);
+}
+
+unsigned evict_some(struct store *s, unsigned want, bool wait)
+{
+	struct tier *t = s->tier;
+	frame_t victim[VICTIMS_MAX];
+	unsigned count = 0, total = 0;
+	bool drops = drops_any(&s->drops);
+
+	if (!table_lock(s, wait))
+		return 0;
+	// Four turns of the hand cool the hottest frame down.
+	for (uint64_t steps = 0; steps < (uint64_t)t->frames * 4 && total < want; steps++) {
+		frame_t f = s->hand++;
+		if (s->hand >= t->frames)
+			s->hand = 0;
+		struct frame *fr = &t->frame[f];
+		uint16_t state = frame_state(fr);
+		if (frame_place(state) != FRAME_INDEXED)
+			continue;
+		bool dead = drops && is_dead(s, fr);
+		if (!dead && state & FRAME_DIRTY)
+			continue;
+		uint8_t heat = atomic_load_explicit(&fr->heat, memory_order_relaxed);
+		if (!dead && heat) {
+			atomic_store_explicit(&fr->heat, heat - 1, memory_order_relaxed);
+			continue;
+		}
+		if (!take_out(s, f, dead))
+			continue;
+		atomic_fetch_add(dead ? &s->dropped : &s->evicted, 1);
+		victim[count++] = f;
+		total++;
+		if (count == VICTIMS_MAX) {
+			victims_free(s, victim, count);
+			count = 0;
+		}
+	}
+	victims_free(s, victim, count);
+	pthread_mutex_unlock(&t->table_lock);
+	return total;
+}
+
+void evict_frame(struct store *s, frame_t f)
+{
+	if (s->read_only || !table_lock(s, false))
+		return;
+	if (take_out(s, f, false))
+		victims_free(s, &f, 1);
+	pthread_mutex_unlock(&s->tier->table_lock);
+}
+
+static void drop_pass(struct store *s, lsn_t cut)
+{
+	struct tier *t = s->tier;
+	frame_t victim[VICTIMS_MAX];
+	unsigned count = 0;
+
+	if (!drops_any(&s->drops))
+		return;
+	table_lock(s, true);
+	for (frame_t f = 0; f < t->frames; f++) {
+		struct frame *fr = &t->frame[f];
+		if (frame_place(frame_state(fr)) != FRAME_INDEXED || fr->object == OBJECT_STORE ||
+		    fr->lsn >= drops_newest(&s->drops, fr->object, fr->page, cut) || !take_out(s, f, true))
+			continue;
+		atomic_fetch_add(&s->dropped, 1);
+		victim[count++] = f;
+		if (count == VICTIMS_MAX) {
+			victims_free(s, victim, count);
+			count = 0;
+		}
+	}
+	victims_free(s, victim, count);
+	pthread_mutex_unlock(&t->table_lock);
+}
+
+// ---- admission -----------------------------------------------------------------------------------
+
+#define ADMIT_MAX 64u
+
+// Under the table lock. The look that missed must still hold: the bucket has not changed since.
+static bool admit_one(struct store *s, const struct fetched *what, frame_t f, frame_t *ret_stale)
+{
+	struct tier *t = s->tier;
+	struct frame *fr = &t->frame[f];
+	bool node = what->level >= 0;
+
+	*ret_stale = FRAME_NONE;
+	uint32_t version = index_lock(what->bucket);
+	bool holds = version == what->version;
+	if (holds && !node && what->birth < drops_newest(&s->drops, what->object, what->page, LSN_MAX))
+		holds = false;
+	if (holds) {
+		// A node of another birth under the same block is never asked for again.
+		frame_t stale = node ? index_find(t, what->bucket, what->object, what->page) : FRAME_NONE;
+		if (stale != FRAME_NONE) {
+			*ret_stale = stale;
+			atomic_store(&t->frame[stale].state, FRAME_LEAVING);
+		}
+		fr->object = what->object;
+		fr->page = what->page;
+		fr->lsn = what->birth;
+		fr->sum = what->sum;
+		fr->replaces = FRAME_NONE;
+		atomic_store_explicit(&fr->heat, node ? 2 : 0, memory_order_relaxed);
+		atomic_store_explicit(&fr->state, FRAME_INDEXED | FRAME_FILLED, memory_order_release);
+		index_set(t, what->bucket, what->object, what->page, f);
+	}
+	index_unlock(what->bucket, version, holds);
+	return holds;
+}
+
+static void admit_batch(struct op *op, struct fetched **list, const frame_t *frames, unsigned count)
+{
+	struct store *s = op->store;
+	struct tier *t = s->tier;
+	frame_t in[ADMIT_MAX], out[ADMIT_MAX], stale[ADMIT_MAX];
+	unsigned ins = 0, outs = 0, stales = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		media_copy(s->media, tier_frame_data(t, frames[i]), list[i]->data, PAGE_BYTES);
+	media_drain(s->media);
+	if (!table_lock(s, false)) {
+		frames_return(t, frames, count);
+		return;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		frame_t old;
+		if (admit_one(s, list[i], frames[i], &old))
+			in[ins++] = frames[i];
+		else
+			out[outs++] = frames[i];
+		if (old != FRAME_NONE)
+			stale[stales++] = old;
+	}
+	for (unsigned i = 0; i < ins; i++)
+		slot_store_body(t, in[i]);
+	media_drain(s->media);
+	for (unsigned i = 0; i < ins; i++)
+		slot_store_state(t, in[i]);
+	victims_free(s, stale, stales);
+	media_drain(s->media);
+	pthread_mutex_unlock(&t->table_lock);
+	frames_return(t, out, outs);
+	count_add(op->lane, COUNT_FILLED, ins);
+}
+
+void admit_fetched(struct op *op)
+{
+	struct store *s = op->store;
+	struct fetched *list[ADMIT_MAX];
+	frame_t frames[ADMIT_MAX];
+	unsigned count = 0;
+
+	if (s->read_only)
+		return;
+	for (unsigned b = 0; b <= FETCH_BUCKETS; b++) {
+		struct fetched *f = b < FETCH_BUCKETS ? op->fetched[b] : NULL;
+		for (; f; f = f->next) {
+			// Only what is free now: nobody waits, nothing is evicted for it here.
+			if (!f->ready || !frames_claim(s->tier, 1, frames_low(s) / 2, &frames[count]))
+				continue;
+			list[count++] = f;
+			if (count == ADMIT_MAX) {
+				admit_batch(op, list, frames, count);
+				count = 0;
+			}
+		}
+	}
+	if (count)
+		admit_batch(op, list, frames, count);
+}
+
+// ---- the thread ------------------------------------------------------------------------------------
+
+unsigned frames_low(const struct store *s)
+{
+	unsigned low = s->tier->frames / 32;
+	return low < 16 ? s->tier->frames / 8 : low > 8192 ? 8192 : low;
+}
+
+void chores_kick(struct store *s)
+{
+	if (!s->chores_running || atomic_exchange(&s->chores_kicked, true))
+		return;
+	pthread_mutex_lock(&s->chores_lock);
+	pthread_cond_signal(&s->chores_cond);
+	pthread_mutex_unlock(&s->chores_lock);
+}
+
+static bool rings_half_full(struct store *s)
+{
+	for (unsigned i = 0; i < s->tier->geometry.rings; i++)
+		if (ring_used(&s->tier->ring[i]) > s->tier->ring[i].bytes / 2)
+			return true;
+	return false;
+}
+
+// Ahead of need: room in the log, free frames.
+static void tend(struct store *s, struct grace_reader *reader)
+{
+	bool progress = true;
+	while (progress && (rings_half_full(s) || frames_free_count(s->tier) < frames_low(s))) {
+		grace_enter(&s->grace, reader);
+		progress = reclaim_slice(s, true);
+		if (frames_free_count(s->tier) < frames_low(s))
+			progress |= evict_some(s, frames_low(s), true) > 0;
+		grace_leave(reader);
+		if (frames_poll(s->tier) && atomic_load(&s->waiters))
+			wake_waiters(s);
+	}
+}
+
+static void serve_epoch(struct store *s, struct grace_reader *reader, lsn_t reclaim_to, lsn_t drop_to)
+{
+	grace_enter(&s->grace, reader);
+	if (reclaim_to)
+		while (atomic_load(&s->tier->tail_lsn) < reclaim_to && !atomic_load(&s->log_damaged))
+			if (!reclaim_slice(s, true))
+				sched_yield(); // a commit <= the cut is still in flight: memory only
+	if (drop_to)
+		drop_pass(s, drop_to);
+	grace_leave(reader);
+	frames_poll(s->tier);
+	wake_waiters(s);
+}
+
+static void *chores_main(void *arg)
+{
+	struct store *s = arg;
+	struct grace_reader *reader = grace_register(&s->grace);
+
+	pthread_setname_np(pthread_self(), "vems-chores");
+	pthread_mutex_lock(&s->chores_lock);
+	while (!s->chores_stop) {
+		lsn_t reclaim_to = s->reclaim_to, drop_to = s->drop_pass_to;
+		pthread_mutex_unlock(&s->chores_lock);
+		atomic_store(&s->chores_kicked, false);
+		if (reclaim_to || drop_to)
+			serve_epoch(s, reader, reclaim_to, drop_to);
+		tend(s, reader);
+		frames_poll(s->tier);
+		pthread_mutex_lock(&s->chores_lock);
+		if (reclaim_to || drop_to) {
+			s->reclaim_to = s->drop_pass_to = 0;
+			pthread_cond_broadcast(&s->chores_done);
+		} else if (!s->chores_stop && !s->reclaim_to && !s->drop_pass_to && !atomic_load(&s->chores_kicked)) {
+			struct timespec until;
+			clock_gettime(CLOCK_MONOTONIC, &until);
+			until.tv_sec++;
+			pthread_cond_timedwait(&s->chores_cond, &s->chores_lock, &until);
+		}
+	}
+	pthread_mutex_unlock(&s->chores_lock);
+	grace_unregister(reader);
+	return NULL;
+}
+
+static void ask(struct store *s, lsn_t reclaim_to, lsn_t drop_to)
+{
+	pthread_mutex_lock(&s->chores_lock);
+	s->reclaim_to = reclaim_to;
+	s->drop_pass_to = drop_to;
+	pthread_cond_signal(&s->chores_cond);
+	while (s->reclaim_to || s->drop_pass_to)
+		pthread_cond_wait(&s->chores_done, &s->chores_lock);
+	pthread_mutex_unlock(&s->chores_lock);
+}
+
+void chores_reclaim_to(struct store *s, lsn_t lsn)
+{
+	ask(s, lsn, 0);
+}
+
+void chores_drop_pass(struct store *s, lsn_t cut)
+{
+	ask(s, 0, cut);
+}
+
+int chores_start(struct store *s)
+{
+	int r = pthread_create(&s->chores_thread, NULL, chores_main, s);
+	s->chores_running = r == 0;
+	return -r;
+}
+
+void chores_stop(struct store *s)
+{
+	if (!s->chores_running)
+		return;
+	pthread_mutex_lock(&s->chores_lock);
+	s->chores_stop = true;
+	pthread_cond_signal(&s->chores_cond);
+	pthread_mutex_unlock(&s->chores_lock);
+	pthread_join(s->chores_thread, NULL);
+	s->chores_running = false;
+}

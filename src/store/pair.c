@@ -1,0 +1,503 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Which tier belongs to which backing, and attaching one anew. Every refusal says what was found and
+// what to type, and has written nothing.
+//
+// Attach, and a power cut at any point of it:
+//	state ATTACHING, attach id 0; drain      the tier holds nothing: attach again
+//	headers; LSN base, T, tails, epoch; table free; drain
+//	attach id; drain
+//	superblocks ATTACHED, an epoch of their own: A, then B    from A on only this tier matches: finish
+//	state IN_USE; drain; serve
+#include "store_impl.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include "log.h"
+
+#define MIB (UINT64_C(1) << 20)
+
+struct tier_view {
+	enum tier_found found;
+	struct tier_geometry geometry;
+	uint8_t fsid[16];
+	uint64_t state, attach, epoch;
+};
+
+struct backing_view {
+	enum super_found found;
+	struct super_disk super;
+	bool equal, blank;
+	char foreign[64]; // empty: nothing that libblkid knows
+};
+
+static int random_bytes(void *buffer, size_t bytes)
+{
+	return getrandom(buffer, bytes, 0) == (ssize_t)bytes ? 0 : -EIO;
+}
+
+static int view_tier(struct media *m, struct tier_view *v)
+{
+	char name[64];
+	memset(v, 0, sizeof *v);
+	v->found = tier_probe(m, &v->geometry, v->fsid);
+	if (v->found == TIER_FOUND_BLANK && m->fd >= 0 && m->class != MEDIA_DEVDAX &&
+	    backing_probe_foreign(m->fd, name, sizeof name) == 1)
+		v->found = TIER_FOUND_FOREIGN;
+	if (v->found != TIER_FOUND_GOOD)
+		return 0;
+	int r = tier_word_load(m, WORD_STATE, &v->state);
+	if (!r)
+		r = tier_word_load(m, WORD_ATTACH, &v->attach);
+	if (!r)
+		r = tier_word_load(m, WORD_EPOCH, &v->epoch);
+	return r;
+}
+
+static int view_backing(struct backing *b, struct ioq *q, struct backing_view *v)
+{
+	memset(v, 0, sizeof *v);
+	int r = super_load(b, q, &v->found, &v->super, &v->equal);
+	if (r || v->found != SUPER_NONE)
+		return r;
+	r = backing_probe_foreign(b->fd, v->foreign, sizeof v->foreign);
+	if (r < 0)
+		return r;
+	if (r == 0)
+		v->foreign[0] = 0;
+	r = backing_is_blank(b);
+	if (r < 0)
+		return r;
+	v->blank = r == 1 && v->foreign[0] == 0;
+	return 0;
+}
+
+// ---- formatting ---------------------------------------------------------------------------------
+
+static int check_sizes(const struct media *m, const struct backing *b, bool tiny)
+{
+	struct tier_geometry g;
+	if (!tiny && m->size_bytes < 32 * MIB) {
+		log_error("%s: a tier of %llu MiB is too small: at least 32 MiB are needed", m->path,
+			  (unsigned long long)(m->size_bytes / MIB));
+		return -EINVAL;
+	}
+	if (!tiny && b->size_bytes < 64 * MIB) {
+		log_error("%s: a backing of %llu MiB is too small: at least 64 MiB are needed", b->path,
+			  (unsigned long long)(b->size_bytes / MIB));
+		return -EINVAL;
+	}
+	if (tier_geometry_for(m->size_bytes, 0, &g)) {
+		log_error("%s: too small for a tier", m->path);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int format_backing(struct backing *b, struct ioq *q, struct super_disk *ret_super)
+{
+	struct super_disk s = { .magic = VEMS_SUPER_MAGIC, .version = VEMS_VERSION, .state = SUPER_CLEAN, .epoch = 1,
+				.cut = LSN_FIRST, .blocks = b->blocks, .written_ns = wall_ns(), .created_ns = wall_ns() };
+	int r = random_bytes(s.fsid, sizeof s.fsid);
+	struct space_root space = space_root_format(b->blocks);
+
+	s.space_levels = space.levels;
+	s.space = space.entry;
+	if (!r)
+		r = super_wipe(b, q);
+	if (!r)
+		r = super_write(b, q, &s, 'A');
+	if (!r)
+		r = super_write(b, q, &s, 'B');
+	if (r) {
+		log_error("%s: cannot be formatted: %s", b->path, strerror(-r));
+		return r;
+	}
+	*ret_super = s;
+	return 0;
+}
+
+// The tier's own file gets all its blocks now, so that no store meets a hole.
+static int prepare_tier(struct media *m)
+{
+	int r = media_allocate(m);
+	if (r)
+		log_error("%s: cannot allocate the tier's file in full: %s", m->path, strerror(-r));
+	return r;
+}
+
+// A tier that is BLANK and belongs to nobody yet.
+static void blank_tier(struct media *m)
+{
+	uint8_t zero[PAGE_BYTES] = { 0 };
+	for (unsigned i = 0; i < 2 + TIER_WORDS_BYTES / PAGE_BYTES; i++)
+		media_copy(m, m->base + i * PAGE_BYTES, zero, PAGE_BYTES);
+	media_drain(m);
+	for (uint64_t at = TIER_RINGS_OFFSET; at < MIB && at < m->size_bytes; at += PAGE_BYTES)
+		media_copy(m, m->base + at, zero, PAGE_BYTES);
+	for (uint64_t at = m->size_bytes > MIB ? m->size_bytes - MIB : 0; at < m->size_bytes; at += PAGE_BYTES)
+		media_copy(m, m->base + (at & ~(uint64_t)(PAGE_BYTES - 1)), zero, PAGE_BYTES);
+	media_drain(m);
+}
+
+// ---- attaching ------------------------------------------------------------------------------------
+
+static int write_supers(struct store *s, uint32_t state, uint64_t attach)
+{
+	struct super_disk next = s->super;
+	next.epoch++;
+	next.state = state;
+	next.attach = attach;
+	int r = super_write(s->backing, s->ioq, &next, 'A');
+	if (!r)
+		r = super_write(s->backing, s->ioq, &next, 'B');
+	if (r) {
+		log_error("%s: superblock cannot be written: %s", s->backing->path, strerror(-r));
+		return r;
+	}
+	s->super = next;
+	return 0;
+}
+
+static void set_state(struct media *m, enum tier_state state)
+{
+	tier_word_store(m, WORD_STATE, state);
+	media_drain(m);
+}
+
+static int new_tier(struct store *s, const struct tier_geometry *g, uint64_t attach)
+{
+	int r = tier_new(s->media, &s->grace, g, s->super.fsid, attach, &s->tier);
+	if (r)
+		log_error("%s: not enough memory for the index of %u frames", s->media->path, g->frames);
+	return r;
+}
+
+static int attach_tier(struct store *s, lsn_t base)
+{
+	struct media *m = s->media;
+	struct tier_geometry g;
+	uint64_t attach = 0;
+	int r = tier_geometry_for(m->size_bytes, 0, &g);
+
+	while (!r && attach == 0) {
+		r = random_bytes(&attach, sizeof attach);
+		attach &= LSN_MAX;
+	}
+	if (!r)
+		r = prepare_tier(m);
+	if (!r)
+		r = new_tier(s, &g, attach);
+	if (r)
+		return r;
+	set_state(m, TIER_ATTACHING);
+	tier_word_store(m, WORD_ATTACH, 0);
+	media_drain(m);
+	tier_write_header(m, &g, s->super.fsid);
+	tier_word_store(m, WORD_LSN_BASE, base);
+	tier_word_store(m, WORD_TAIL_LSN, 0);
+	tier_word_store(m, WORD_EPOCH, s->super.epoch + 1);
+	for (unsigned i = 0; i <= g.rings; i++)
+		tier_word_store(m, WORD_RING_TAIL + i, 0);
+	table_store_all_free(s->tier);
+	media_drain(m);
+	tier_word_store(m, WORD_ATTACH, attach);
+	media_drain(m);
+	r = write_supers(s, SUPER_ATTACHED, attach);
+	if (r)
+		return r;
+	set_state(m, TIER_IN_USE);
+	return 0;
+}
+
+// The tier is this backing's own: recover, and where it was unmounted, attach again with the same id.
+static int resume_tier(struct store *s, const struct tier_view *t)
+{
+	int r = new_tier(s, &t->geometry, t->attach);
+	if (r || s->read_only)
+		return r;
+	if (!tier_headers_equal(s->media))
+		tier_write_header(s->media, &t->geometry, t->fsid);
+	if (s->super.state == SUPER_CLEAN) {
+		r = write_supers(s, SUPER_ATTACHED, t->attach);
+		if (r)
+			return r;
+		tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
+		media_drain(s->media);
+	}
+	if (t->state != TIER_IN_USE)
+		set_state(s->media, TIER_IN_USE);
+	return 0;
+}
+
+// Read-only and without its tier: an empty one in DRAM stands for it.
+static int empty_tier(struct store *s)
+{
+	struct media *m;
+	struct tier_geometry g;
+	int r = media_open_dram(2 * MIB, &m);
+	if (r)
+		return r;
+	media_close(s->media);
+	s->media = m;
+	r = tier_geometry_for(m->size_bytes, 1, &g);
+	if (!r)
+		r = new_tier(s, &g, 1);
+	if (!r) {
+		for (unsigned i = WORD_STATE; i <= WORD_RING_TAIL + 1; i++)
+			tier_word_store(m, i, 0);
+		table_store_all_free(s->tier);
+	}
+	return r;
+}
+
+// ---- the table -----------------------------------------------------------------------------------
+
+static int refuse_backing(struct store *s, const struct backing_view *v)
+{
+	const char *path = s->backing->path;
+	switch (v->found) {
+	case SUPER_DAMAGED:
+		log_error("%s: both superblocks are damaged; fsck.vemsfuse may tell more", path);
+		return -EUCLEAN;
+	case SUPER_FUTURE:
+		log_error("%s: was written by a newer version of vemsfuse", path);
+		return -ENOTSUP;
+	default:
+		if (v->foreign[0])
+			log_error("%s: holds something else (%s); to overwrite it: mkfs.vemsfuse --force --pmem=%s --backing=%s", path,
+				  v->foreign, s->media->path, path);
+		else
+			log_error("%s: is not blank and holds no vemsfuse file system; to overwrite it: mkfs.vemsfuse --force --pmem=%s "
+				  "--backing=%s", path, s->media->path, path);
+		return -EINVAL;
+	}
+}
+
+static int refuse_tier(struct store *s, const struct tier_view *t)
+{
+	const char *path = s->media->path;
+	switch (t->found) {
+	case TIER_FOUND_DAMAGED:
+		log_error("%s: the tier's headers are damaged, or it is smaller than when it was formatted", path);
+		return -EUCLEAN;
+	case TIER_FOUND_FUTURE:
+		log_error("%s: the tier was written by a newer version of vemsfuse", path);
+		return -ENOTSUP;
+	default:
+		log_error("%s: is neither blank nor a tier of vemsfuse; to overwrite it and the backing: mkfs.vemsfuse --force --pmem=%s "
+			  "--backing=%s", path, path, s->backing->path);
+		return -EINVAL;
+	}
+}
+
+static double age_seconds(const struct super_disk *super)
+{
+	uint64_t now = wall_ns();
+	return now > super->written_ns ? (double)(now - super->written_ns) / 1e9 : 0;
+}
+
+static bool tier_is_own(const struct tier_view *t, const struct super_disk *super)
+{
+	return t->found == TIER_FOUND_GOOD && t->attach != 0 && t->attach == super->attach && memcmp(t->fsid, super->fsid, 16) == 0;
+}
+
+static bool tier_is_empty(const struct tier_view *t)
+{
+	return t->found == TIER_FOUND_BLANK ||
+	       (t->found == TIER_FOUND_GOOD && (t->state == TIER_ATTACHING || t->state == TIER_BLANK));
+}
+
+static bool tier_is_dirty(const struct tier_view *t)
+{
+	return t->found == TIER_FOUND_GOOD && t->state == TIER_IN_USE;
+}
+
+static int attach_or_empty(struct store *s, lsn_t base)
+{
+	return s->read_only ? empty_tier(s) : attach_tier(s, base);
+}
+
+// A tier that is not empty and not this backing's: only with --discard-tier.
+static int discard(struct store *s, const struct tier_view *t, lsn_t base)
+{
+	const char *path = s->media->path;
+	if (!s->config.discard_tier) {
+		log_error("%s: is the tier of another file system or mount%s; --discard-tier gives up what it holds", path,
+			  tier_is_dirty(t) ? " and may hold data that is nowhere else" : "");
+		return -ESTALE;
+	}
+	if (t->found != TIER_FOUND_GOOD)
+		return refuse_tier(s, t);
+	if (tier_is_dirty(t))
+		log_warning("%s: gave up a tier that was in use by another file system", path);
+	return attach_or_empty(s, base);
+}
+
+static int pair_attached(struct store *s, const struct tier_view *t)
+{
+	const struct super_disk *super = &s->super;
+
+	if (tier_is_own(t, super) && t->state == TIER_ATTACHING)
+		return resume_tier(s, t); // the last step of attaching was cut off
+	if (tier_is_own(t, super) && (t->epoch == super->epoch || t->epoch + 1 == super->epoch))
+		return resume_tier(s, t); // --lose-tier, not needed, changes nothing
+	if (tier_is_own(t, super) && !s->config.lose_tier) {
+		log_error("%s and %s: one of them is a stale copy: the tier is of epoch %llu, the backing of epoch %llu; use the matching "
+			  "pair, or --lose-tier to mount the backing alone", s->media->path, s->backing->path,
+			  (unsigned long long)t->epoch, (unsigned long long)super->epoch);
+		return -ESTALE;
+	}
+	if (!s->config.lose_tier) {
+		log_error("%s: its tier is missing: %s is not the one it was last mounted with; --lose-tier mounts the last epoch and "
+			  "loses what was written in the %.0f s since", s->backing->path, s->media->path, age_seconds(super));
+		return -ESTALE;
+	}
+	if (!tier_is_empty(t) && !tier_is_own(t, super) && !s->config.discard_tier)
+		return discard(s, t, 0);
+	if (t->found != TIER_FOUND_BLANK && t->found != TIER_FOUND_GOOD)
+		return refuse_tier(s, t);
+	log_warning("%s: mounting the last epoch without its tier: whatever was written after its cut, %.0f seconds ago, is lost",
+		    s->backing->path, age_seconds(super));
+	return attach_or_empty(s, super->cut + LSN_LOST_JUMP);
+}
+
+static int pair_clean(struct store *s, const struct tier_view *t)
+{
+	const struct super_disk *super = &s->super;
+	lsn_t base = super->cut + LSN_BASE_JUMP;
+
+	if (tier_is_own(t, super) && (t->epoch == super->epoch || t->epoch + 1 == super->epoch) &&
+	    (t->state == TIER_CLEAN || t->state == TIER_IN_USE))
+		return resume_tier(s, t);
+	if (tier_is_empty(t))
+		return attach_or_empty(s, base);
+	if (t->found != TIER_FOUND_GOOD && !s->config.discard_tier)
+		return refuse_tier(s, t);
+	return discard(s, t, base);
+}
+
+static int pair_blank(struct store *s, const struct backing_view *b, const struct tier_view *t)
+{
+	if (!b->blank)
+		return refuse_backing(s, b);
+	if (t->found != TIER_FOUND_BLANK) {
+		log_error("%s is blank but %s is not; to format the pair: mkfs.vemsfuse --force --pmem=%s --backing=%s", s->backing->path,
+			  s->media->path, s->media->path, s->backing->path);
+		return -EINVAL;
+	}
+	if (s->read_only || !s->config.format_blank) {
+		log_error("%s and %s are blank: nothing to mount%s", s->media->path, s->backing->path,
+			  s->read_only ? " read-only" : "");
+		return -EINVAL;
+	}
+	int r = check_sizes(s->media, s->backing, s->config.tiny);
+	if (r)
+		return r;
+	log_info("formatting the blank pair %s (%llu MiB, tier) and %s (%llu MiB, backing)", s->media->path,
+		 (unsigned long long)(s->media->size_bytes / MIB), s->backing->path,
+		 (unsigned long long)(s->backing->size_bytes / MIB));
+	r = prepare_tier(s->media);
+	if (!r)
+		r = format_backing(s->backing, s->ioq, &s->super);
+	return r ? r : attach_tier(s, s->super.cut + LSN_BASE_JUMP);
+}
+
+int pair(struct store *s, struct media *m, struct backing *b)
+{
+	struct backing_view bv;
+	struct tier_view tv;
+
+	int r = view_backing(b, s->ioq, &bv);
+	if (r) {
+		log_error("%s: cannot read superblocks: %s", b->path, strerror(-r));
+		return r;
+	}
+	r = view_tier(m, &tv);
+	if (r)
+		return r;
+	if (bv.found == SUPER_NONE)
+		return pair_blank(s, &bv, &tv);
+	if (bv.found != SUPER_GOOD)
+		return refuse_backing(s, &bv);
+	s->super = bv.super;
+	bool fits = tv.found != TIER_FOUND_BLANK || tier_geometry_for(m->size_bytes, 0, &tv.geometry) == 0;
+	if (!fits) {
+		log_error("%s: too small for a tier", m->path);
+		return -EINVAL;
+	}
+	// Both copies are the same before anything else is written, and stay so when nothing is.
+	if (!bv.equal && !s->read_only) {
+		bool will_mount = bv.super.state == SUPER_ATTACHED
+			? (tier_is_own(&tv, &bv.super) || s->config.lose_tier)
+			: (tier_is_own(&tv, &bv.super) || tier_is_empty(&tv) || s->config.discard_tier);
+		if (will_mount) {
+			r = super_write(b, s->ioq, &s->super, 'A');
+			if (!r)
+				r = super_write(b, s->ioq, &s->super, 'B');
+			if (r) {
+				log_error("%s: superblock cannot be written: %s", b->path, strerror(-r));
+				return r;
+			}
+		}
+	}
+	return s->super.state == SUPER_ATTACHED ? pair_attached(s, &tv) : pair_clean(s, &tv);
+}
+
+// ---- mkfs ----------------------------------------------------------------------------------------
+
+static int format_check(struct media *m, struct backing *b, struct ioq *q, bool force)
+{
+	struct backing_view bv;
+	struct tier_view tv;
+	int r = view_backing(b, q, &bv);
+	if (r)
+		return r;
+	view_tier(m, &tv); // a damaged word is as good a reason as any to format
+	if (force)
+		return 0;
+	if (bv.found != SUPER_NONE || !bv.blank) {
+		log_error("%s: is not blank: it holds %s; --force overwrites it", b->path,
+			  bv.found != SUPER_NONE ? "a vemsfuse file system" : bv.foreign[0] ? bv.foreign : "data");
+		return -EEXIST;
+	}
+	if (tv.found != TIER_FOUND_BLANK) {
+		log_error("%s: is not blank: it holds %s; --force overwrites it", m->path,
+			  tv.found == TIER_FOUND_FOREIGN ? "other data" : "a tier of vemsfuse");
+		return -EEXIST;
+	}
+	return 0;
+}
+
+int store_format(const struct store_format_config *config)
+{
+	struct media *m = NULL;
+	struct backing *b = NULL;
+	struct ioq *q = NULL;
+	struct super_disk super;
+	int r = media_open(config->tier_path, false, &m);
+
+	if (!r)
+		r = backing_open(config->backing_path, false, &b);
+	if (!r)
+		r = ioq_new(b, 8, &q);
+	if (!r)
+		r = check_sizes(m, b, config->tiny);
+	if (!r)
+		r = format_check(m, b, q, config->force);
+	if (!r)
+		r = prepare_tier(m);
+	if (!r)
+		r = super_wipe(b, q); // first: a half made pair is no pair
+	if (!r) {
+		blank_tier(m);
+		r = format_backing(b, q, &super);
+	}
+	if (q)
+		ioq_free(q);
+	if (b)
+		backing_close(b);
+	if (m)
+		media_close(m);
+	return r;
+}

@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Reading items and pages. A lookup asks the overlay first and loads the root after; a page asks the
+// index, then the DROPs, then the root loaded after both: so that what was folded or evicted in
+// between is met on its new side.
+#include "store_impl.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "log.h"
+#include "walk.h"
+
+// ---- nodes ----------------------------------------------------------------------------------------
+
+int op_fetch_node(void *arg, struct node_ref ref, unsigned level, const struct node_disk **ret_node)
+{
+	struct fetch_context *context = arg;
+	struct op *op = context->op;
+	struct tier *t = op->store->tier;
+	struct fetched what = { .block = ref.block, .birth = ref.birth, .sum = ref.sum, .object = OBJECT_STORE,
+				.page = ref.block, .level = (int)level };
+	frame_t f = index_look(t, OBJECT_STORE, ref.block, &what.bucket, &what.version);
+
+	if (f != FRAME_NONE && t->frame[f].lsn == ref.birth) {
+		// A copy is only ever a copy: if it does not match what the parent says, it is a miss.
+		const void *data = tier_frame_data(t, f);
+		if (checksum_page(op->store->seed, OBJECT_STORE, ref.block, data) == ref.sum &&
+		    node_valid(data, (int)level, ref.block, ref.birth)) {
+			if (atomic_load_explicit(&t->frame[f].heat, memory_order_relaxed) < 3)
+				atomic_store_explicit(&t->frame[f].heat, 3, memory_order_relaxed);
+			count_add(op->lane, COUNT_NODE_HITS, 1);
+			*ret_node = data;
+			return 0;
+		}
+	}
+	return op_fetch(op, context->root, &what, (const uint8_t **)ret_node);
+}
+
+// ---- items ----------------------------------------------------------------------------------------
+
+// Ids are LSNs: an object born after the cut is not in the tree at all.
+static bool tree_may_have(const struct root *root, object_t object)
+{
+	return root->tree.ref.block != 0 && (object < OBJECT_FIRST || object <= root->cut);
+}
+
+int op_get(struct op *op, struct item_key key, void *value, size_t cap)
+{
+	struct store *s = op->store;
+	const struct item *i = overlay_find(&s->overlay, key, LSN_MAX);
+	struct node_item found;
+	lsn_t dropped;
+
+	if (drops_whole(&s->drops, key.object, &dropped))
+		return -ENOENT;
+	if (i) {
+		if (i->deleted)
+			return -ENOENT;
+		memcpy(value, i->value, i->bytes < cap ? i->bytes : cap);
+		return i->bytes;
+	}
+	const struct root *root = store_root(s);
+	if (!tree_may_have(root, key.object))
+		return -ENOENT;
+	struct fetch_context context = { op, root };
+	int r = tree_get(&root->tree, key, op_fetch_node, &context, &found);
+	if (r)
+		return r;
+	memcpy(value, found.value, found.bytes < cap ? found.bytes : cap);
+	return (int)found.bytes;
+}
+
+// The overlay's part of a listing, sorted; of each key the newest version.
+struct listing {
+	const struct item **item;
+	size_t count, room;
+};
+
+static int listing_order(const void *a, const void *b)
+{
+	const struct item *x = *(const struct item *const *)a, *y = *(const struct item *const *)b;
+	int order = item_key_compare(x->key, y->key);
+	return order ? order : x->lsn > y->lsn ? -1 : x->lsn < y->lsn;
+}
+
+static int listing_collect(const struct store *s, struct item_key from, struct item_key last, struct listing *l)
+{
+	const struct item *i = overlay_object_first(&s->overlay, from.object);
+	for (; i; i = overlay_object_next(i)) {
+		if (item_key_compare(i->key, from) < 0 || item_key_compare(i->key, last) > 0 || item_is_drop(i))
+			continue;
+		if (l->count == l->room) {
+			size_t room = l->room ? 2 * l->room : 64;
+			void *more = realloc(l->item, room * sizeof *l->item);
+			if (!more)
+				return -ENOMEM;
+			l->item = more;
+			l->room = room;
+		}
+		l->item[l->count++] = i;
+	}
+	if (l->count == 0)
+		return 0;
+	qsort(l->item, l->count, sizeof *l->item, listing_order);
+	size_t kept = 1;
+	for (size_t k = 1; k < l->count; k++)
+		if (!item_key_equal(l->item[k]->key, l->item[kept - 1]->key))
+			l->item[kept++] = l->item[k];
+	l->count = kept;
+	return 0;
+}
+
+static struct item_key key_after(struct item_key key)
+{
+	return (struct item_key){ key.object + (key.sub == UINT64_MAX), key.sub + 1 };
+}
+
+static int scan_merged(struct op *op, const struct root *root, struct listing *l, struct item_key from, struct item_key last,
+		       op_scan_fn fn, void *arg)
+{
+	struct fetch_context context = { op, root };
+	const struct node_disk *leaf = NULL;
+	unsigned at = 0, count = 0;
+	struct item_key leaf_end = from;
+	bool tree = tree_may_have(root, from.object);
+
+	for (size_t next = 0;;) {
+		while (tree && at == count) { // the next leaf that has something
+			if (item_key_compare(leaf_end, last) > 0) {
+				tree = false;
+				break;
+			}
+			int r = tree_leaf(&root->tree, leaf_end, op_fetch_node, &context, &leaf, &leaf_end);
+			if (r)
+				return r;
+			at = leaf ? node_lower_bound(leaf, from) : 0;
+			count = leaf ? node_count(leaf) : 0;
+			tree = leaf != NULL && (at < count || !item_key_equal(leaf_end, ITEM_KEY_MAX));
+		}
+		struct node_item t = { 0 };
+		if (tree)
+			t = node_item(leaf, at);
+		if (tree && item_key_compare(t.key, last) > 0)
+			tree = false;
+		const struct item *o = next < l->count ? l->item[next] : NULL;
+		if (!tree && !o)
+			return 0;
+		int order = !tree ? 1 : !o ? -1 : item_key_compare(t.key, o->key);
+		int r = 0;
+		if (order < 0)
+			r = fn(arg, t.key, t.value, t.bytes);
+		else if (!o->deleted)
+			r = fn(arg, o->key, o->value, o->bytes);
+		if (r)
+			return r;
+		if (order >= 0)
+			next++;
+		if (order <= 0)
+			at++;
+		from = key_after(order < 0 ? t.key : o->key);
+	}
+}
+
+int op_scan(struct op *op, struct item_key from, struct item_key last, op_scan_fn fn, void *arg)
+{
+	struct store *s = op->store;
+	struct listing l = { 0 };
+	lsn_t dropped;
+
+	if (drops_whole(&s->drops, from.object, &dropped))
+		return 0;
+	int r = listing_collect(s, from, last, &l);
+	if (!r)
+		r = scan_merged(op, store_root(s), &l, from, last, fn, arg);
+	free(l.item);
+	return r;
+}
+
+// ---- pages ----------------------------------------------------------------------------------------
+
+// A page in the tier: dead by a DROP, poisoned, or its data.
+static int view_frame(struct op *op, object_t object, page_t page, bool verify, struct page_view *v)
+{
+	struct store *s = op->store;
+	struct frame *f = &s->tier->frame[v->frame];
+	uint16_t state = frame_state(f);
+
+	if (f->lsn < v->drop)
+		return 0;
+	if (state & FRAME_POISONED)
+		return -EIO;
+	v->data = tier_frame_data(s->tier, v->frame);
+	uint8_t heat = atomic_load_explicit(&f->heat, memory_order_relaxed);
+	if (heat < 3)
+		atomic_store_explicit(&f->heat, heat + 1, memory_order_relaxed);
+	if (!verify || checksum_page(s->seed, object, page, v->data) == f->sum)
+		return 0;
+	if (!(state & FRAME_DIRTY)) { // the backing has it
+		evict_frame(s, v->frame);
+		return op_conflict(op);
+	}
+	log_error("%s: dirty page %llu of object %llu is damaged in the tier (frame %u): it reads as an error until overwritten",
+		  s->media->path, (unsigned long long)page, (unsigned long long)object, v->frame);
+	atomic_fetch_or(&f->state, FRAME_POISONED);
+	return -EIO;
+}
+
+// An extent as it was found, copied out of its node.
+struct extent_view {
+	page_t first;
+	uint64_t pages, block, birth;
+	uint32_t flags;
+	const uint64_t *sum;
+};
+
+static int extent_parse(struct store *s, const struct node_item *item, struct extent_view *ret)
+{
+	if (!extent_valid(item, s->backing->blocks)) {
+		log_error("%s: extent of object %llu at page %llu is malformed", s->backing->path,
+			  (unsigned long long)item->key.object, (unsigned long long)item_key_rest(item->key));
+		return -EUCLEAN;
+	}
+	const struct extent_disk *e = item->value;
+	*ret = (struct extent_view){ item_key_rest(item->key), e->pages, e->block, e->birth, e->flags, e->sum };
+	return 0;
+}
+
+// The extent that has `page`, or the first behind it up to last; pages 0: none.
+static int extent_find(struct op *op, const struct root *root, object_t object, page_t page, page_t last, struct extent_view *ret)
+{
+	struct fetch_context context = { op, root };
+	struct node_item item;
+	page_t floor = page < EXTENT_PAGES_MAX ? 0 : page - EXTENT_PAGES_MAX + 1;
+
+	int r = tree_floor(&root->tree, item_key(object, ITEM_EXTENT, page), item_key(object, ITEM_EXTENT, floor),
+			   op_fetch_node, &context, &item);
+	if (r == 0) {
+		r = extent_parse(op->store, &item, ret);
+		if (r || page < ret->first + ret->pages)
+			return r;
+	} else if (r != -ENOENT) {
+		return r;
+	}
+	ret->pages = 0;
+	if (page >= last)
+		return 0;
+	r = tree_next(&root->tree, item_key(object, ITEM_EXTENT, page), item_key(object, ITEM_EXTENT, last), op_fetch_node,
+		      &context, &item);
+	if (r == -ENOENT)
+		return 0;
+	return r ? r : extent_parse(op->store, &item, ret);
+}
+
+static int view_block(struct op *op, const struct root *root, object_t object, page_t page, const struct extent_view *e,
+		      struct page_view *v)
+{
+	if (e->birth < v->drop || e->flags & EXTENT_UNWRITTEN)
+		return 0;
+	if (e->flags & EXTENT_POISONED)
+		return -EIO;
+	struct fetched what = { .block = e->block + (page - e->first), .birth = e->birth, .sum = e->sum[page - e->first],
+				.object = object, .page = page, .level = -1, .bucket = v->bucket, .version = v->version };
+	return op_fetch(op, root, &what, (const uint8_t **)&v->data);
+}
+
+// Pages that are not in the tier, from the tree; asks for all that have to be read at once.
+static int view_missing(struct op *op, object_t object, page_t first, unsigned count, struct page_view *views)
+{
+	const struct root *root = store_root(op->store); // after index and DROPs were asked
+	struct extent_view e = { 0 };
+	bool known = false;
+	int parked = 0;
+
+	if (!tree_may_have(root, object))
+		return 0;
+	for (unsigned i = 0; i < count; i++) {
+		page_t page = first + i;
+		if (views[i].frame != FRAME_NONE)
+			continue;
+		if (!known || (e.pages && page >= e.first + e.pages)) {
+			int r = extent_find(op, root, object, page, first + count - 1, &e);
+			if (r == -ERESTART && parked)
+				return parked;
+			if (r)
+				return r;
+			known = true;
+		}
+		if (e.pages == 0)
+			break; // nothing up to the last page
+		if (page < e.first)
+			continue;
+		int r = view_block(op, root, object, page, &e, &views[i]);
+		if (r == -ERESTART)
+			parked = r;
+		else if (r)
+			return r;
+	}
+	return parked;
+}
+
+int op_read(struct op *op, object_t object, page_t first, unsigned count, bool verify, struct page_view *ret_views)
+{
+	struct store *s = op->store;
+	unsigned hits = 0;
+	bool missing = false;
+
+	for (unsigned i = 0; i < count; i++) {
+		struct page_view *v = &ret_views[i];
+		struct bucket *bucket;
+		v->frame = index_look(s->tier, object, first + i, &bucket, &v->version);
+		v->bucket = bucket;
+		v->data = NULL;
+		missing |= v->frame == FRAME_NONE;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		struct page_view *v = &ret_views[i];
+		v->drop = drops_newest(&s->drops, object, first + i, LSN_MAX);
+		if (v->frame == FRAME_NONE)
+			continue;
+		int r = view_frame(op, object, first + i, verify, v);
+		if (r)
+			return r;
+		hits++;
+	}
+	if (missing) {
+		int r = view_missing(op, object, first, count, ret_views);
+		if (r)
+			return r;
+	}
+	count_add(op->lane, COUNT_READ_HITS, hits);
+	return 0;
+}
+
+// Is the page there, without reading it? 1, 0 or an error.
+static int page_present(struct op *op, object_t object, page_t page)
+{
+	struct store *s = op->store;
+	struct bucket *bucket;
+	uint32_t version;
+	struct extent_view e = { 0 };
+	frame_t f = index_look(s->tier, object, page, &bucket, &version);
+	lsn_t drop = drops_newest(&s->drops, object, page, LSN_MAX);
+	const struct root *root = store_root(s);
+
+	if (f != FRAME_NONE)
+		return s->tier->frame[f].lsn >= drop;
+	if (!tree_may_have(root, object))
+		return 0;
+	int r = extent_find(op, root, object, page, page, &e);
+	if (r)
+		return r;
+	return e.pages && e.birth >= drop && !(e.flags & EXTENT_UNWRITTEN);
+}
+
+// The first page of the object in [from, limit) that the tier holds. The index has no order: this
+// looks at every frame, once per call.
+static page_t tier_next_page(struct store *s, object_t object, page_t from, page_t limit)
+{
+	for (frame_t f = 0; f < s->tier->frames; f++) {
+		const struct frame *fr = &s->tier->frame[f];
+		if (fr->object != object || fr->page < from || fr->page >= limit || frame_place(frame_state(fr)) != FRAME_INDEXED)
+			continue;
+		if (fr->lsn >= drops_newest(&s->drops, object, fr->page, LSN_MAX))
+			limit = fr->page;
+	}
+	return limit;
+}
+
+// The first page in [from, limit) of a live extent.
+static int tree_next_page(struct op *op, object_t object, page_t from, page_t limit, page_t *ret_page)
+{
+	const struct root *root = store_root(op->store);
+	struct extent_view e;
+
+	*ret_page = limit;
+	if (!tree_may_have(root, object))
+		return 0;
+	while (from < limit) {
+		int r = extent_find(op, root, object, from, limit - 1, &e);
+		if (r || e.pages == 0)
+			return r;
+		page_t page = from > e.first ? from : e.first;
+		for (; page < e.first + e.pages && page < limit; page++)
+			if (!(e.flags & EXTENT_UNWRITTEN) && e.birth >= drops_newest(&op->store->drops, object, page, LSN_MAX)) {
+				*ret_page = page;
+				return 0;
+			}
+		from = page;
+	}
+	return 0;
+}
+
+int op_seek(struct op *op, object_t object, page_t from, page_t limit, bool data, page_t *ret_page)
+{
+	if (data) {
+		page_t page = tier_next_page(op->store, object, from, limit);
+		return tree_next_page(op, object, from, page, ret_page);
+	}
+	for (; from < limit; from++) {
+		int r = page_present(op, object, from);
+		if (r < 0)
+			return r;
+		if (r == 0)
+			break;
+	}
+	*ret_page = from;
+	return 0;
+}

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Recovery: DRAM from the media. Of each key the newest LSN wins, be it in the frame table or in a log
+// record > T; items > C from any ring go to the overlay. The log is left as it stands: all of this can
+// be cut short and begun again. It writes two words: the LSN base, 2^32 above all that was seen, and
+// the epoch of the superblock in force.
+#include "store_impl.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "log.h"
+
+struct recovery {
+	struct store *s;
+	lsn_t seen, tail, cut;
+	uint8_t *named;    // bit per frame: a record > T names it
+	uint8_t *slot_bad; // bit per frame
+	uint64_t records, bad_slots;
+	_Alignas(64) uint8_t buffer[RECORD_BYTES_MAX];
+};
+
+static bool bit(const uint8_t *bits, frame_t f)
+{
+	return bits[f / 8] >> (f % 8) & 1;
+}
+static void bit_set(uint8_t *bits, frame_t f)
+{
+	bits[f / 8] |= (uint8_t)(1u << (f % 8));
+}
+
+static void see(struct recovery *rc, lsn_t lsn)
+{
+	if (lsn > rc->seen)
+		rc->seen = lsn;
+}
+
+// Single-threaded: no other looks at the index yet.
+static void newest_wins(struct recovery *rc, frame_t f, object_t object, page_t page, lsn_t lsn, uint64_t sum, bool filled)
+{
+	struct tier *t = rc->s->tier;
+	struct frame *fr = &t->frame[f];
+	struct bucket *b = index_bucket(t, object, page);
+	frame_t old = index_find(t, b, object, page);
+
+	fr->object = object;
+	fr->page = page;
+	fr->lsn = lsn;
+	fr->sum = sum;
+	atomic_store(&fr->state, FRAME_LIMBO | (filled ? FRAME_FILLED : 0));
+	if (old == f || (old != FRAME_NONE && t->frame[old].lsn >= lsn))
+		return;
+	if (old != FRAME_NONE)
+		atomic_store(&t->frame[old].state, FRAME_LIMBO);
+	atomic_store(&fr->state, FRAME_INDEXED | (filled ? FRAME_FILLED : 0));
+	index_set(t, b, object, page, f);
+}
+
+static int scan_table(struct recovery *rc)
+{
+	struct tier *t = rc->s->tier;
+	for (frame_t f = 0; f < t->frames; f++) {
+		struct slot_disk slot;
+		switch (slot_load(t, f, &slot)) {
+		case SLOT_FOUND_GOOD:
+			see(rc, slot.lsn);
+			newest_wins(rc, f, slot.object, slot.page, slot.lsn, slot.sum, slot.flags & SLOT_FILLED);
+			break;
+		case SLOT_FOUND_BAD:
+			bit_set(rc->slot_bad, f);
+			rc->bad_slots++;
+			break;
+		case SLOT_FOUND_FREE:
+			break;
+		}
+	}
+	return 0;
+}
+
+static int replay_item(struct recovery *rc, const struct item_disk *d)
+{
+	struct store *s = rc->s;
+	struct item_key key = { d->object, d->sub };
+	const struct item *have = overlay_find(&s->overlay, key, LSN_MAX);
+	struct item *replaced = NULL;
+
+	see(rc, d->lsn);
+	if (d->lsn <= rc->cut || (have && have->lsn >= d->lsn))
+		return 0;
+	struct item *item = item_new(key, d + 1, d->bytes, d->flags & ITEM_DELETED);
+	if (!item)
+		return -ENOMEM;
+	item->lsn = d->lsn;
+	overlay_put(&s->overlay, item, 0, &replaced);
+	for (struct item *next; replaced; replaced = next) {
+		next = replaced->next;
+		free(replaced);
+	}
+	if (item_is_drop(item)) {
+		const struct drop_disk *value = (const void *)item->value;
+		struct drop *drop = item->bytes == sizeof *value
+			? drop_new(key.object, value->from, value->to, value->flags & DROP_OBJECT) : NULL;
+		if (!drop)
+			return item->bytes == sizeof *value ? -ENOMEM : -EUCLEAN;
+		drop->lsn = item->lsn;
+		drops_add(&s->drops, drop);
+	}
+	return 0;
+}
+
+static int replay_record(struct recovery *rc, const struct record_disk *r, bool switches)
+{
+	struct tier *t = rc->s->tier;
+	const struct switch_disk *sw = record_switches(r);
+	const struct item_disk *d = NULL;
+
+	if (!sw)
+		return -EUCLEAN;
+	for (unsigned i = 0; switches && i < r->switches; i++) {
+		if (sw[i].frame >= t->frames)
+			return -EUCLEAN;
+		bit_set(rc->named, sw[i].frame);
+		newest_wins(rc, sw[i].frame, sw[i].object, sw[i].page, r->lsn, sw[i].sum, false);
+	}
+	for (unsigned i = 0; i < r->items; i++) {
+		d = record_item(r, d);
+		if (!d)
+			return -EUCLEAN;
+		int e = replay_item(rc, d);
+		if (e)
+			return e;
+	}
+	return 0;
+}
+
+static int scan_ring(struct recovery *rc, struct ring *r)
+{
+	struct store *s = rc->s;
+	struct record_disk *record = (struct record_disk *)rc->buffer;
+	bool items_only = r == tier_item_ring(s->tier);
+	lsn_t last = 0;
+	uint64_t tail;
+
+	int e = tier_word_load(s->media, WORD_RING_TAIL + r->number, &tail);
+	if (e)
+		return e;
+	if (tail % RECORD_ALIGN)
+		return -EUCLEAN;
+	uint64_t at = tail;
+	while (at - tail < r->bytes && ring_read(s->tier, r, at, record) == 0 && record->lsn > last) {
+		last = record->lsn;
+		see(rc, last);
+		e = replay_record(rc, record, !items_only && last > rc->tail);
+		if (e) {
+			log_error("%s: record %llu of log ring %u is malformed", s->media->path, (unsigned long long)last, r->number);
+			return e;
+		}
+		at += record->bytes;
+		rc->records++;
+	}
+	r->tail = tail;
+	r->head = at;
+	atomic_store(&r->visible_head, at);
+	atomic_store(&r->durable_tail, tail);
+	// There is one drain per record: nothing intact can lie behind a torn one.
+	lsn_t above = last > rc->tail ? last : rc->tail;
+	if (at - tail < r->bytes && ring_search(s->tier, r, at, above, rc->buffer)) {
+		log_error("%s: log ring %u is damaged at offset %llu, record %llu lies behind it; nothing was written", s->media->path,
+			  r->number, (unsigned long long)at, (unsigned long long)record->lsn);
+		return -EUCLEAN;
+	}
+	return 0;
+}
+
+// Frames that no key's current version is in: free, or waiting for their slot to be freed.
+static int settle_frames(struct recovery *rc)
+{
+	struct store *s = rc->s;
+	struct tier *t = s->tier;
+	size_t limbo_room = 0;
+
+	for (frame_t f = 0; f < t->frames; f++) {
+		struct frame *fr = &t->frame[f];
+		unsigned place = frame_place(frame_state(fr));
+		if (place == FRAME_INDEXED) {
+			if (fr->lsn > rc->cut && !(frame_state(fr) & FRAME_FILLED)) {
+				atomic_fetch_or(&fr->state, FRAME_DIRTY);
+				atomic_fetch_add(&t->pool.dirty_count, 1);
+			}
+			continue;
+		}
+		if (place == FRAME_FREE && !bit(rc->slot_bad, f)) {
+			frames_return(t, &f, 1);
+			continue;
+		}
+		frame_t current = place == FRAME_LIMBO ? index_find(t, index_bucket(t, fr->object, fr->page), fr->object, fr->page)
+						       : FRAME_NONE;
+		if (current != FRAME_NONE && t->frame[current].lsn > rc->tail) {
+			fr->replaces = t->frame[current].replaces;
+			t->frame[current].replaces = f;
+			continue;
+		}
+		atomic_store(&fr->state, FRAME_LIMBO);
+		if (s->limbo_count == limbo_room) {
+			limbo_room = limbo_room ? 2 * limbo_room : 64;
+			frame_t *more = realloc(s->limbo, limbo_room * sizeof *more);
+			if (!more)
+				return -ENOMEM;
+			s->limbo = more;
+		}
+		s->limbo[s->limbo_count++] = f;
+	}
+	return 0;
+}
+
+// A slot that is neither free nor good is torn only if a record > T names its frame.
+static int check_bad_slots(struct recovery *rc)
+{
+	for (frame_t f = 0; rc->bad_slots && f < rc->s->tier->frames; f++)
+		if (bit(rc->slot_bad, f) && !bit(rc->named, f)) {
+			log_error("%s: slot %u of the frame table is damaged; nothing was written", rc->s->media->path, f);
+			return -EUCLEAN;
+		}
+	return 0;
+}
+
+// Pages of live records: whoever reads them next relies on them.
+static void verify_live(struct recovery *rc)
+{
+	struct store *s = rc->s;
+	struct tier *t = s->tier;
+	for (frame_t f = 0; f < t->frames; f++) {
+		struct frame *fr = &t->frame[f];
+		if (!bit(rc->named, f) || frame_place(frame_state(fr)) != FRAME_INDEXED ||
+		    fr->lsn < drops_newest(&s->drops, fr->object, fr->page, LSN_MAX))
+			continue;
+		if (checksum_page(s->seed, fr->object, fr->page, tier_frame_data(t, f)) == fr->sum)
+			continue;
+		log_error("%s: dirty page %llu of object %llu is damaged in the tier (frame %u): it reads as an error until overwritten",
+			  s->media->path, (unsigned long long)fr->page, (unsigned long long)fr->object, f);
+		atomic_fetch_or(&fr->state, FRAME_POISONED);
+	}
+}
+
+static int scan(struct recovery *rc)
+{
+	struct store *s = rc->s;
+	int r = scan_table(rc);
+	for (unsigned i = 0; !r && i <= s->tier->geometry.rings; i++)
+		r = scan_ring(rc, &s->tier->ring[i]);
+	if (!r)
+		r = check_bad_slots(rc);
+	if (!r)
+		r = settle_frames(rc);
+	if (!r)
+		verify_live(rc);
+	return r;
+}
+
+int recover(struct store *s)
+{
+	uint64_t base, began = now_ms();
+	struct recovery *rc = aligned_alloc(64, (sizeof *rc + 63) & ~(size_t)63);
+	size_t bits = s->tier->frames / 8 + 1;
+
+	if (!rc)
+		return -ENOMEM;
+	memset(rc, 0, offsetof(struct recovery, buffer));
+	rc->s = s;
+	rc->cut = s->super.cut;
+	rc->seen = rc->cut;
+	rc->named = calloc(1, bits);
+	rc->slot_bad = calloc(1, bits);
+	int r = rc->named && rc->slot_bad ? tier_word_load(s->media, WORD_TAIL_LSN, &rc->tail) : -ENOMEM;
+	if (!r)
+		r = tier_word_load(s->media, WORD_LSN_BASE, &base);
+	if (!r) {
+		see(rc, base);
+		atomic_store(&s->tier->tail_lsn, rc->tail);
+		r = scan(rc);
+	}
+	if (!r) {
+		lsn_t next = rc->seen + LSN_BASE_JUMP;
+		atomic_store(&s->lsn, next);
+		atomic_store(&s->cut, rc->cut);
+		atomic_store(&s->clean_cut, rc->cut);
+		if (!s->read_only) {
+			tier_word_store(s->media, WORD_LSN_BASE, next);
+			media_drain(s->media); // no LSN is handed out before
+			tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
+			media_drain(s->media);
+		}
+		s->recovery_ms = now_ms() - began;
+	}
+	free(rc->named);
+	free(rc->slot_bad);
+	free(rc);
+	return r;
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Life cycle of the store, its counters and its space.
+#include "store_impl.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "log.h"
+
+#define RESERVE_MIN_BLOCKS 1024u // 4 MiB
+
+static void locks_init(struct store *s)
+{
+	pthread_condattr_t monotonic;
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_mutex_init(&s->space_lock, NULL);
+	pthread_mutex_init(&s->wait_lock, NULL);
+	pthread_mutex_init(&s->chores_lock, NULL);
+	pthread_mutex_init(&s->epoch_lock, NULL);
+	pthread_mutex_init(&s->drops.lock, NULL);
+	pthread_cond_init(&s->wait_cond, &monotonic);
+	pthread_cond_init(&s->chores_cond, &monotonic);
+	pthread_cond_init(&s->chores_done, &monotonic);
+	pthread_cond_init(&s->epoch_cond, &monotonic);
+	pthread_cond_init(&s->epoch_done, &monotonic);
+	for (unsigned i = 0; s->lock && i < OBJECT_LOCKS; i++)
+		pthread_mutex_init(&s->lock[i].lock, NULL);
+}
+
+static void tell_class(const struct store *s)
+{
+	const struct media *m = s->media;
+	if (s->read_only)
+		return;
+	if (media_is_persistent(m))
+		log_info("%s: tier on %s: what was written is durable when the call returns", m->path, media_class_name(m->class));
+	else if (s->config.assume_persistent)
+		log_info("%s: tier on %s, assumed persistent: fsync does nothing, and a power cut loses what is not on the backing",
+			 m->path, media_class_name(m->class));
+	else
+		log_info("%s: tier on %s: a power cut loses it; fsync waits until the backing holds the data", m->path,
+			 media_class_name(m->class));
+}
+
+static void store_free(struct store *s)
+{
+	free(atomic_load(&s->root));
+	if (s->space)
+		space_free(s->space);
+	tier_free(s->tier);
+	if (s->ioq)
+		ioq_free(s->ioq);
+	if (s->overlay.hash)
+		overlay_fini(&s->overlay);
+	struct drop *drops = drops_take_folded(&s->drops, LSN_MAX);
+	for (struct drop *next; drops; drops = next) {
+		next = drops->taken_next;
+		free(drops);
+	}
+	if (s->backing)
+		backing_close(s->backing);
+	if (s->media)
+		media_close(s->media);
+	free(s->limbo);
+	free(s->lock);
+	free(s);
+}
+
+// What the superblock in force says, in DRAM.
+static int load_super(struct store *s)
+{
+	struct root *root = malloc(sizeof *root);
+	if (!root)
+		return -ENOMEM;
+	*root = (struct root){ .tree = { { s->super.root_block, s->super.root_birth, s->super.root_sum }, s->super.root_level },
+			       .cut = s->super.cut, .epoch = s->super.epoch };
+	atomic_store(&s->root, root);
+	s->seed = hash_bytes(s->super.fsid, sizeof s->super.fsid);
+	atomic_store(&s->cut_wall_ns, s->super.written_ns);
+	s->reserve = s->super.blocks / 100 > RESERVE_MIN_BLOCKS ? s->super.blocks / 100 : RESERVE_MIN_BLOCKS;
+	return space_new(s->backing, s->ioq, s->super.blocks, s->seed,
+			 (struct space_root){ s->super.space, s->super.space_levels }, &s->space);
+}
+
+static int start(struct store *s)
+{
+	int r = overlay_init(&s->overlay, s->tier->geometry.item_ring_bytes * 7 / 16); // logged twice over it still fits
+	if (!r)
+		r = load_super(s);
+	if (!r)
+		r = recover(s);
+	if (r || s->read_only)
+		return r;
+	r = chores_start(s);
+	return r ? r : epoch_start_thread(s);
+}
+
+int store_open_on(const struct store_config *config, struct media *m, struct backing *b, struct store **ret_store)
+{
+	struct store *s = aligned_alloc(64, (sizeof *s + 63) & ~(size_t)63);
+	if (!s) {
+		media_close(m);
+		backing_close(b);
+		return -ENOMEM;
+	}
+	memset(s, 0, sizeof *s);
+	s->config = *config;
+	s->read_only = config->read_only;
+	s->media = m;
+	s->backing = b;
+	s->persistent = media_is_persistent(m) || config->assume_persistent;
+	grace_init(&s->grace);
+	s->lock = aligned_alloc(64, OBJECT_LOCKS * sizeof *s->lock);
+	if (s->lock)
+		memset(s->lock, 0, OBJECT_LOCKS * sizeof *s->lock);
+	locks_init(s);
+	int r = s->lock ? ioq_new(b, 128, &s->ioq) : -ENOMEM;
+	if (!r)
+		r = pair(s, m, b);
+	if (!r)
+		r = start(s);
+	if (r) {
+		chores_stop(s);
+		store_free(s);
+		return r;
+	}
+	tell_class(s);
+	*ret_store = s;
+	return 0;
+}
+
+int store_open(const struct store_config *config, struct store **ret_store)
+{
+	struct media *m;
+	struct backing *b;
+	int r = media_open(config->tier_path, config->read_only, &m);
+	if (r)
+		return r;
+	r = backing_open(config->backing_path, config->read_only, &b);
+	if (r) {
+		media_close(m);
+		return r;
+	}
+	return store_open_on(config, m, b, ret_store);
+}
+
+// CLEAN superblocks are an epoch of their own; the tier follows.
+static int mark_clean(struct store *s)
+{
+	struct super_disk next = s->super;
+	next.epoch++;
+	next.state = SUPER_CLEAN;
+	int r = super_write_both(s, &next);
+	if (r)
+		return r;
+	tier_word_store(s->media, WORD_EPOCH, next.epoch);
+	media_drain(s->media);
+	tier_word_store(s->media, WORD_STATE, TIER_CLEAN);
+	media_drain(s->media);
+	return 0;
+}
+
+int store_close(struct store *s)
+{
+	int r = 0;
+	if (!s->read_only) {
+		r = epoch_wait(s);
+		// The first epoch may leave the tail of what it was cut in the middle of.
+		if (!r && (frames_dirty_count(s->tier) || atomic_load(&s->overlay.items)))
+			r = epoch_wait(s);
+		epoch_stop_thread(s);
+		chores_stop(s);
+		if (!r)
+			r = mark_clean(s);
+		if (r)
+			log_error("%s: not everything could be written back (%s): it is in the tier %s; mount the pair again to recover",
+				  s->backing->path, strerror(-r), s->media->path);
+	}
+	store_free(s);
+	return r;
+}
+
+void store_abandon(struct store *s)
+{
+	epoch_stop_thread(s);
+	chores_stop(s);
+	store_free(s);
+}
+
+bool store_read_only(const struct store *s)
+{
+	return s->read_only;
+}
+
+bool store_is_persistent(const struct store *s)
+{
+	return s->persistent;
+}
+
+int store_sync(struct store *s)
+{
+	return s->read_only ? 0 : epoch_wait(s);
+}
+
+object_t store_new_object(struct store *s)
+{
+	return atomic_fetch_add(&s->lsn, 1);
+}
+
+void store_space(struct store *s, struct store_space *ret_space)
+{
+	uint64_t fixed = space_fixed_blocks(s->super.blocks), free_blocks = space_free_blocks(s->space);
+	pthread_mutex_lock(&s->space_lock);
+	uint64_t claims = s->claims;
+	pthread_mutex_unlock(&s->space_lock);
+	uint64_t unpromised = free_blocks > claims ? free_blocks - claims : 0;
+	*ret_space = (struct store_space){ .total = s->super.blocks - fixed, .free = unpromised,
+					   .available = unpromised > s->reserve ? unpromised - s->reserve : 0 };
+}
+
+static uint64_t count_sum(const struct store *s, enum counter c)
+{
+	uint64_t sum = atomic_load(&s->count[c]);
+	for (unsigned i = 0; i < GRACE_READERS_MAX; i++) {
+		const struct lane *lane = atomic_load(&s->lane[i]);
+		if (lane)
+			sum += __atomic_load_n(&lane->count[c], __ATOMIC_RELAXED);
+	}
+	return sum;
+}
+
+static void count_frames(const struct store *s, struct vems_stats *st)
+{
+	st->frames_total = s->tier->frames;
+	st->frames_free = frames_free_count(s->tier);
+	for (frame_t f = 0; f < s->tier->frames; f++) {
+		uint16_t state = frame_state(&s->tier->frame[f]);
+		st->frames_dirty += (state & FRAME_DIRTY) != 0;
+		st->frames_clean += frame_place(state) == FRAME_INDEXED && !(state & FRAME_DIRTY);
+	}
+}
+
+void store_stats(struct store *s, struct vems_stats *st)
+{
+	struct store_space space;
+	memset(st, 0, sizeof *st);
+	st->read_hits = count_sum(s, COUNT_READ_HITS);
+	st->read_misses = count_sum(s, COUNT_READ_MISSES);
+	st->read_holes = count_sum(s, COUNT_READ_HOLES);
+	st->write_hits = count_sum(s, COUNT_WRITE_HITS);
+	st->write_waits = count_sum(s, COUNT_WRITE_WAITS);
+	st->node_hits = count_sum(s, COUNT_NODE_HITS);
+	st->node_misses = count_sum(s, COUNT_NODE_MISSES);
+	st->pages_filled = count_sum(s, COUNT_FILLED);
+	st->pages_evicted = atomic_load(&s->evicted);
+	st->pages_written_back = atomic_load(&s->written_back);
+	st->pages_dropped = atomic_load(&s->dropped);
+	st->backing_reads = atomic_load(&s->backing->reads);
+	st->backing_writes = atomic_load(&s->backing->writes);
+	st->backing_flushes = atomic_load(&s->backing->flushes);
+	st->backing_read_bytes = atomic_load(&s->backing->read_bytes);
+	st->backing_write_bytes = atomic_load(&s->backing->write_bytes);
+	st->backing_errors = atomic_load(&s->backing->errors);
+	count_frames(s, st);
+	st->epochs = store_root(s)->epoch;
+	bool nothing = atomic_load(&s->overlay.items) == 0 && frames_dirty_count(s->tier) == 0;
+	uint64_t now = wall_ns(), cut = atomic_load(&s->cut_wall_ns);
+	st->epoch_age_ms = nothing || now < cut ? 0 : (now - cut) / 1000000;
+	st->epoch_running = atomic_load(&s->building);
+	st->epoch_failures = atomic_load(&s->epoch_failures);
+	for (unsigned i = 0; i <= s->tier->geometry.rings; i++) {
+		st->log_bytes += ring_used(&s->tier->ring[i]);
+		st->log_bytes_total += s->tier->ring[i].bytes;
+	}
+	st->overlay_items = atomic_load(&s->overlay.items);
+	st->overlay_bytes = atomic_load(&s->overlay.bytes);
+	st->overlay_bytes_max = s->overlay.bytes_max;
+	st->commits = count_sum(s, COUNT_COMMITS);
+	st->restarts = count_sum(s, COUNT_RESTARTS);
+	store_space(s, &space);
+	st->blocks_total = space.total;
+	st->blocks_free = space.free;
+	st->recovery_ms = s->recovery_ms;
+	st->degraded = (uint64_t)atomic_load(&s->degraded);
+}

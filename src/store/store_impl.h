@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Inside the store. Locks, in the order they are taken (docs/DESIGN.md "Locks"):
+//	object locks, ascending -> ring lock | bucket version | overlay lock
+//	table lock -> bucket version | overlay lock | pool lock
+//	wait lock, epoch lock, space lock: innermost, alone
+#ifndef STORE_STORE_IMPL_H
+#define STORE_STORE_IMPL_H
+
+#include <pthread.h>
+#include <time.h>
+#include "backing.h"
+#include "fold.h"
+#include "grace.h"
+#include "hash.h"
+#include "store.h"
+#include "super.h"
+#include "tier.h"
+
+// ---- overlay (overlay.c): items not yet in the tree ---------------------------------------------
+
+struct item { // immutable once put; readers traverse without locks
+	_Atomic(struct item *) hash_next, object_next;
+	struct item *hash_prev, *object_prev; // under the overlay lock of the bucket; NULL: first
+	struct item_key key;
+	lsn_t lsn;
+	uint16_t bytes;
+	bool deleted;
+	struct item *next; // of a private list
+	_Alignas(8) uint8_t value[];
+};
+
+struct overlay_bucket {
+	pthread_mutex_t lock;
+	_Atomic(struct item *) first;
+};
+struct overlay {
+	struct overlay_bucket *hash, *object;
+	uint32_t buckets; // of each, a power of two
+	_Atomic uint64_t items, bytes, claimed;
+	uint64_t bytes_max;
+};
+
+int overlay_init(struct overlay *o, uint64_t bytes_max);
+void overlay_fini(struct overlay *o);
+struct item *item_new(struct item_key key, const void *value, size_t bytes, bool deleted);
+static inline uint64_t item_cost(const struct item *i) { return ITEM_RECORD_BYTES(i->bytes); }
+// The newest version with LSN <= not_above, or NULL. The caller is a grace reader or knows better.
+const struct item *overlay_find(const struct overlay *o, struct item_key key, lsn_t not_above);
+// Puts item->lsn's version; the ones it replaces go to *ret_replaced (list through next) unless
+// lsn <= cut < item->lsn: those are frozen and stay until the epoch ends.
+void overlay_put(struct overlay *o, struct item *item, lsn_t cut, struct item **ret_replaced);
+void overlay_remove(struct overlay *o, struct item *item);
+// Takes out all versions that are not the newest of their key: a list through next.
+void overlay_drop_superseded(struct overlay *o, struct item **ret_gone);
+// Calls fn for each item, under the bucket's lock.
+void overlay_each(struct overlay *o, void (*fn)(void *arg, struct item *item), void *arg);
+// The object's items (others may be among them), for readers.
+const struct item *overlay_object_first(const struct overlay *o, object_t object);
+static inline const struct item *overlay_object_next(const struct item *i)
+{
+	return atomic_load_explicit(&i->object_next, memory_order_acquire);
+}
+static inline bool item_is_drop(const struct item *i) { return item_key_type(i->key) == ITEM_DROP; }
+
+// ---- DROPs (drops.c): ranges of pages, and whole objects, that are dead --------------------------
+
+struct drop {
+	_Atomic(struct drop *) next;
+	struct drop *taken_next;
+	object_t object;
+	page_t from, to;
+	lsn_t lsn;
+	bool whole;
+};
+#define DROP_BUCKETS 1024u
+struct drops {
+	pthread_mutex_t lock;
+	_Atomic uint64_t count;
+	_Atomic(struct drop *) bucket[DROP_BUCKETS];
+};
+struct drop *drop_new(object_t object, page_t from, page_t to, bool whole);
+void drops_add(struct drops *d, struct drop *drop);
+// The newest DROP over that page with LSN <= not_above; 0: none.
+lsn_t drops_newest(const struct drops *d, object_t object, page_t page, lsn_t not_above);
+bool drops_whole(const struct drops *d, object_t object, lsn_t *ret_lsn);
+// Takes out all with LSN <= cut, as a list to be freed after a grace period.
+struct drop *drops_take_folded(struct drops *d, lsn_t cut);
+// Sorted by object and first page, LSN <= cut; malloc'ed.
+int drops_collect(struct drops *d, lsn_t cut, struct fold_drop **ret_drops, size_t *ret_count);
+static inline bool drops_any(const struct drops *d) { return atomic_load_explicit(&d->count, memory_order_acquire) != 0; }
+
+// ---- the store -------------------------------------------------------------------------------
+
+#define OBJECT_LOCKS 4096u
+struct object_lock {
+	_Alignas(64) pthread_mutex_t lock;
+	_Atomic uint32_t sequence; // odd while a commit switches
+};
+
+struct root { // published; freed after a grace period
+	struct tree_root tree;
+	lsn_t cut;
+	uint64_t epoch;
+};
+
+enum counter {
+	COUNT_READ_HITS, COUNT_READ_MISSES, COUNT_READ_HOLES, COUNT_WRITE_HITS, COUNT_WRITE_WAITS, COUNT_NODE_HITS,
+	COUNT_NODE_MISSES, COUNT_FILLED, COUNT_COMMITS, COUNT_RESTARTS, COUNTERS
+};
+
+enum degraded { DEGRADED_NO = 0, DEGRADED_NO_DIRTY = 1, DEGRADED_READ_ONLY = 2 };
+
+#define LSN_CUT_AHEAD (UINT64_C(1) << 20)
+#define LSN_CUT_JUMP (UINT64_C(1) << 21)
+#define LSN_BASE_JUMP (UINT64_C(1) << 32)
+#define LSN_LOST_JUMP (UINT64_C(1) << 40)
+#define LSN_FIRST 1024u // ids below OBJECT_FIRST are the store's
+
+struct store {
+	struct store_config config;
+	struct media *media;
+	struct backing *backing;
+	struct tier *tier;
+	struct space *space; // the epoch thread's
+	struct ioq *ioq;     // likewise; also at open and close
+	struct grace grace;
+	uint64_t seed;
+	bool read_only, persistent;
+
+	_Atomic lsn_t lsn;       // the next
+	_Atomic lsn_t cut;       // of the epoch being built, else that in force
+	_Atomic lsn_t clean_cut; // C of the superblock in force
+	_Atomic(struct root *) root;
+	struct super_disk super; // in force; the epoch thread's
+
+	struct object_lock *lock;
+	struct overlay overlay;
+	struct drops drops;
+	struct lane *_Atomic lane[GRACE_READERS_MAX];
+
+	// Space promised to commits until their fold (under space_lock).
+	pthread_mutex_t space_lock;
+	uint64_t claims, claims_of[2]; // claims_of[claims_before]: folded by the running or next epoch
+	unsigned claims_before;
+	uint64_t reserve; // blocks for overwrites and deletes
+	_Atomic bool building;
+
+	// Dirty frames: granted ahead of the switch, paced while an epoch is built.
+	_Atomic uint64_t dirty_claimed;
+	_Atomic uint64_t pace_base, pace_total, pace_done; // frames: dirty at the cut, to write, written
+
+	// Waiters of all kinds.
+	pthread_mutex_t wait_lock;
+	pthread_cond_t wait_cond;
+	_Atomic uint32_t waiters;
+
+	// Chores: reclaim, evict and drop passes on behalf of the epoch thread or ahead of need.
+	pthread_t chores_thread;
+	bool chores_running;
+	pthread_mutex_t chores_lock;
+	pthread_cond_t chores_cond, chores_done;
+	_Atomic bool chores_kicked;
+	bool chores_stop;       // under chores_lock
+	lsn_t reclaim_to;       // likewise; 0: nothing asked
+	lsn_t drop_pass_to;     // likewise
+	frame_t hand;           // of the eviction clock; under the table lock
+	frame_t *limbo;         // left by a crash, freed by the next slice; under the table lock
+	size_t limbo_count;
+	_Atomic bool log_damaged;
+
+	// Epochs, under epoch_lock.
+	pthread_t epoch_thread;
+	bool epoch_running;
+	pthread_mutex_t epoch_lock;
+	pthread_cond_t epoch_cond, epoch_done;
+	uint64_t attempts_wanted, attempts_started, attempts_finished;
+	int attempt_result;
+	bool epoch_stop;
+	struct timespec failing_since;
+	_Atomic uint64_t epoch_failures;
+	_Atomic int degraded;
+
+	_Atomic uint64_t count[COUNTERS]; // of lanes that are gone
+	_Atomic uint64_t evicted, written_back, dropped;
+	uint64_t recovery_ms;
+	_Atomic uint64_t cut_wall_ns; // wall clock of the cut in force
+};
+
+// ---- lanes and operations (op.c) -----------------------------------------------------------------
+
+struct fetched { // a node or page read from the backing into DRAM, kept until the reply
+	struct fetched *next;
+	block_t block;
+	lsn_t birth;
+	uint64_t sum;
+	object_t object; // key: OBJECT_STORE and the block for nodes
+	page_t page;
+	int level;       // of a node; -1: a page
+	int error;       // of the read: kept, so that a restart gets it instead of asking again
+	bool ready;
+	uint64_t root_epoch; // that the walk began with
+	struct bucket *bucket; // of the last look, for admission
+	uint32_t version;
+	uint8_t *data;
+};
+
+#define OP_WATCHES_MAX 64u
+#define OP_ITEMS_MAX 80u
+#define OP_DROPS_MAX 8u
+#define FETCH_BUCKETS 128u
+
+enum park { PARK_NONE, PARK_FRAMES, PARK_DIRTY, PARK_LOG, PARK_OVERLAY, PARK_SPACE };
+
+struct watch {
+	uint16_t slot;
+	uint32_t sequence;
+};
+struct txn_page {
+	object_t object;
+	page_t page;
+	frame_t frame;
+	uint64_t sum;
+	bool has_base;
+	struct page_view base;
+};
+struct txn_item {
+	struct item *item;
+	txn_merge_fn merge; // NULL: put as it is
+	void *merge_arg;
+};
+
+struct op {
+	struct lane *lane;
+	struct store *store;
+	bool committed;
+	unsigned space_waits; // epochs waited for in vain
+	unsigned conflicts; // restarts since it began, parks not counted
+	enum park park;
+
+	struct watch watch[OP_WATCHES_MAX];
+	unsigned watches;
+	uint16_t held[2 * OP_WATCHES_MAX + OP_ITEMS_MAX]; // object locks held, ascending
+	unsigned helds;
+	uint16_t want[2 * OP_WATCHES_MAX + OP_ITEMS_MAX]; // to be taken first, next time
+	unsigned wants;
+
+	struct fetched *fetched[FETCH_BUCKETS];
+	unsigned fetches, pending;
+
+	frame_t frames[OP_PAGES_MAX];
+	unsigned frames_claimed, frames_wanted;
+	uint64_t dirty_claim, dirty_wanted;
+	uint64_t ring_wanted, overlay_wanted;
+
+	struct txn_page pages[OP_PAGES_MAX];
+	unsigned page_count;
+	struct txn_item items[OP_ITEMS_MAX];
+	unsigned item_count;
+	struct drop *drops[OP_DROPS_MAX];
+	unsigned drop_count;
+};
+
+struct lane {
+	struct store *store;
+	struct grace_reader *reader;
+	_Atomic lsn_t inflight; // 0: none; T never passes it
+	struct ring *ring;
+	struct ioq *ioq;
+	_Atomic bool interrupted;
+	unsigned number;
+	uint64_t count[COUNTERS]; // written by its thread alone
+	struct item *retired, *retired_waiting;
+	unsigned retired_count;
+	uint64_t retired_target;
+	struct fetched *spare; // buffers
+	unsigned spares;
+	uint8_t *scratch;              // 4 pages
+	struct record_disk *record;    // RECORD_BYTES_MAX
+	struct op op;
+};
+
+static inline void count_add(struct lane *lane, enum counter c, uint64_t n)
+{
+	__atomic_store_n(&lane->count[c], lane->count[c] + n, __ATOMIC_RELAXED);
+}
+static inline uint16_t object_slot(object_t object)
+{
+	return (uint16_t)(hash_mix(object, 0x6c6f636b) % OBJECT_LOCKS);
+}
+void lane_retire_items(struct lane *lane, struct item *list); // freed after a grace period
+int op_conflict(struct op *op); // notes it; -ERESTART
+int op_park(struct op *op, enum park park);
+void op_unlock(struct op *op);
+// A block in DRAM, verified; or -ERESTART (noted, to be read), -EIO, -EUCLEAN.
+int op_fetch(struct op *op, const struct root *root, const struct fetched *what, const uint8_t **ret_data);
+void txn_reset(struct op *op);
+
+// ---- read.c --------------------------------------------------------------------------------------
+
+struct fetch_context { // for walk.h
+	struct op *op;
+	const struct root *root;
+};
+int op_fetch_node(void *arg, struct node_ref ref, unsigned level, const struct node_disk **ret_node);
+static inline struct root *store_root(struct store *s) { return atomic_load_explicit(&s->root, memory_order_acquire); }
+
+// ---- chores.c: reclaim, evict, drop pass, admission: under the table lock -------------------------
+
+// All return with the table lock released; false or 0: nothing done (somebody else holds the lock).
+bool reclaim_slice(struct store *s, bool wait);
+unsigned evict_some(struct store *s, unsigned want, bool wait);
+void admit_fetched(struct op *op);
+void evict_frame(struct store *s, frame_t f); // a clean one that fails its checksum
+int chores_start(struct store *s);
+void chores_stop(struct store *s);
+void chores_kick(struct store *s); // cheap; any thread
+void chores_reclaim_to(struct store *s, lsn_t lsn);  // waits until T >= lsn
+void chores_drop_pass(struct store *s, lsn_t cut);   // waits: frames dead by a DROP <= cut are out
+unsigned frames_low(const struct store *s);
+
+// ---- epoch.c ---------------------------------------------------------------------------------------
+
+int epoch_start_thread(struct store *s);
+void epoch_stop_thread(struct store *s);
+void epoch_request(struct store *s);       // one soon
+int epoch_wait(struct store *s);           // one cut after the call has ended: its result
+int super_write_both(struct store *s, struct super_disk *next); // retried until it is there
+void wake_waiters(struct store *s);
+uint64_t dirty_limit(struct store *s); // frames
+
+// ---- claims.c ----------------------------------------------------------------------------------------
+
+bool space_claim(struct store *s, uint64_t blocks, bool may_use_reserve);
+void space_settle(struct store *s, uint64_t refund, uint64_t kept, bool after_cut); // of a commit
+void space_unclaim(struct store *s, uint64_t blocks);
+void claims_folded(struct store *s);
+void claims_abandoned(struct store *s);
+
+// ---- recover.c, pair.c ---------------------------------------------------------------------------
+
+int recover(struct store *s); // DRAM from the media; LSN base and epoch words stored unless read-only
+int pair(struct store *s, struct media *m, struct backing *b);
+// Opens on media and backing that are open already, and owns them from then on.
+int store_open_on(const struct store_config *config, struct media *m, struct backing *b, struct store **ret_store);
+
+static inline uint64_t now_ms(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+static inline uint64_t wall_ns(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+#endif
