@@ -367,12 +367,6 @@ static struct item_key extent_key(object_t object, page_t page)
 	return item_key(object, ITEM_EXTENT, page < ITEM_REST_MAX ? page : ITEM_REST_MAX);
 }
 
-// The key of the first extent that may reach into a page.
-static struct item_key reaching_key(object_t object, page_t page)
-{
-	return extent_key(object, page < EXTENT_PAGES_MAX ? 0 : page - (EXTENT_PAGES_MAX - 1));
-}
-
 static int compare_drops(const void *a, const void *b)
 {
 	return item_key_compare(((const struct drop_range *)a)->first, ((const struct drop_range *)b)->first);
@@ -391,7 +385,7 @@ static int prepare_drops(struct fold *f)
 			continue;
 		struct drop_range *range = &f->drop[f->drops++];
 		range->drop = *d;
-		range->first = d->whole ? (struct item_key){ d->object, 0 } : reaching_key(d->object, d->from);
+		range->first = d->whole ? (struct item_key){ d->object, 0 } : extent_key(d->object, d->from);
 		range->last = d->whole ? (struct item_key){ d->object, UINT64_MAX } : extent_key(d->object, d->to - 1);
 	}
 	qsort(f->drop, f->drops, sizeof *f->drop, compare_drops);
@@ -653,8 +647,10 @@ static int take_old_item(struct fold *f)
 	return out_item(f, item.key, item.value, item.bytes);
 }
 
-// Everything old below `key` goes out; subtrees by reference only if they end at or before pass_to.
-static int stream(struct fold *f, struct item_key pass_to, struct item_key key)
+// Everything old below `key` goes out, subtrees that end there by reference. If key is an extent's, no
+// page of it lies in what has passed: an extent that reached into it would have the next key, the
+// subtree's end, behind it.
+static int stream(struct fold *f, struct item_key key)
 {
 	for (;;) {
 		struct old_extent *e = &f->old_extent;
@@ -669,7 +665,7 @@ static int stream(struct fold *f, struct item_key pass_to, struct item_key key)
 			return r;
 		if (f->at == 0)
 			r = take_old_item(f);
-		else if (item_key_compare(subtree_limit(f), pass_to) <= 0 && !dropped_in(f, old_key(f), subtree_limit(f)))
+		else if (item_key_compare(subtree_limit(f), key) <= 0 && !dropped_in(f, old_key(f), subtree_limit(f)))
 			r = pass_subtree(f);
 		else
 			r = open_subtree(f);
@@ -739,7 +735,7 @@ int fold_put(struct fold *f, struct item_key key, const void *value, size_t byte
 {
 	int r = bytes > ITEM_VALUE_MAX || item_key_type(key) == ITEM_EXTENT ? -EINVAL : begin(f, key, key);
 	if (r == 0)
-		r = stream(f, key, key);
+		r = stream(f, key);
 	if (r == 0)
 		r = leave_out(f, key);
 	if (r == 0)
@@ -751,7 +747,7 @@ int fold_delete(struct fold *f, struct item_key key)
 {
 	int r = item_key_type(key) == ITEM_EXTENT ? -EINVAL : begin(f, key, key);
 	if (r == 0)
-		r = stream(f, key, key);
+		r = stream(f, key);
 	if (r == 0)
 		r = leave_out(f, key);
 	return end(f, r);
@@ -765,7 +761,7 @@ int fold_extent(struct fold *f, object_t object, page_t page, unsigned count, bl
 	if (count > 0 && count <= EXTENT_PAGES_MAX && page <= PAGE_MAX + 1 - count && (flags != 0 || block != 0))
 		r = begin(f, key, extent_key(object, page + count - 1));
 	if (r == 0)
-		r = stream(f, reaching_key(object, page), key);
+		r = stream(f, key);
 	if (r == 0)
 		r = give_way(f, object, page, page + count);
 	if (r == 0)
@@ -836,7 +832,7 @@ int fold_finish(struct fold *f, struct tree_root *ret_root)
 	struct tree_root root = f->config.old;
 	int r = f->error;
 	if (r == 0 && (f->opened || f->drops > 0)) {
-		r = stream(f, ITEM_KEY_MAX, ITEM_KEY_MAX);
+		r = stream(f, ITEM_KEY_MAX);
 		if (r == 0)
 			r = finish_spine(f, &root);
 	}

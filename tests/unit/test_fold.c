@@ -347,7 +347,7 @@ static size_t plan_drops(const struct plan *plan, struct fold_drop *drops)
 		}
 		while (chance(100) < plan->drops && from < PAGES) {
 			page_t to = chance(4) ? from + 1 + chance(150) : UINT64_MAX;
-			lsn_t l = 900 + chance((unsigned)lsn - 700);
+			lsn_t l = chance(2) ? lsn - 100 * chance(10) : 900 + chance((unsigned)lsn - 700); // births, or between
 			for (page_t p = from; p < to && p < PAGES; p++)
 				if (table.page[o][p].birth < l)
 					table.page[o][p] = (struct page_ref){ 0 };
@@ -467,27 +467,47 @@ static void random_inserts_leave_leaves_filled(void **state)
 	assert_leaf_fill(33);
 }
 
-// One leaf thinned per epoch, in ascending order: the thin one is behind what comes next.
-static void leaves_thinned_in_order_are_merged(void **state)
+// All items of one leaf but one are deleted per epoch. Upwards the thin leaf is behind, downwards
+// ahead of the next: neither way may they stay.
+static void thin_leaves(bool upwards)
 {
-	for (unsigned direction = 0; direction < 2; direction++) {
-		old_table = table;
-		struct fold *f = begin_fold(NULL, 0);
-		for (unsigned o = 0; o < OBJECTS; o++)
-			for (unsigned rest = 0; rest < RESTS; rest++)
-				put_item(f, o, 1, rest, 7 * 100 + 1);
-		end_fold(f, false);
-		for (unsigned o = 0; o < OBJECTS; o++) {
-			unsigned object = direction ? OBJECTS - 1 - o : o;
-			old_table = table;
-			f = begin_fold(NULL, 0);
-			for (unsigned rest = 0; rest < RESTS; rest++)
-				if (rest % 32 != 5)
-					put_item(f, object, 1, rest, 0);
-			end_fold(f, false);
-		}
-		assert_leaf_fill(33);
+	static struct item_key bound[1000];
+	unsigned count = 0;
+	struct fold *f;
+	old_table = table;
+	f = begin_fold(NULL, 0);
+	for (unsigned o = 0; o < OBJECTS; o++)
+		for (unsigned rest = 0; rest < RESTS; rest++)
+			put_item(f, o, 1, rest, 7 * 100 + 1);
+	end_fold(f, false);
+	while (count == 0 || !item_key_equal(bound[count], ITEM_KEY_MAX)) {
+		const struct node_disk *leaf;
+		assert_int_equal(tree_leaf(&tree, bound[count], fetch, buffer[1], &leaf, &bound[count + 1]), 0);
+		count++;
 	}
+	assert_true(count > 50);
+	for (unsigned i = 0; i < count; i++) {
+		unsigned l = upwards ? i : count - 1 - i, kept = 0;
+		old_table = table;
+		f = begin_fold(NULL, 0);
+		for (unsigned k = 0; k < OBJECTS * RESTS; k++) {
+			struct item_key key = item_key(object_id(k / RESTS), types[1], k % RESTS);
+			if (item_key_compare(key, bound[l]) >= 0 && item_key_compare(key, bound[l + 1]) < 0 && kept++ > 0)
+				put_item(f, k / RESTS, 1, k % RESTS, 0);
+		}
+		end_fold(f, false);
+	}
+	assert_true(leaves < 8);
+}
+
+static void leaves_thinned_upwards_are_merged(void **state)
+{
+	thin_leaves(true);
+}
+
+static void leaves_thinned_downwards_are_merged(void **state)
+{
+	thin_leaves(false);
 }
 
 static void a_small_change_writes_one_path(void **state)
@@ -586,22 +606,73 @@ static void failed_writes_are_reported(void **state)
 	space_abandon(space);
 }
 
-// Writes a leaf of the given items as the tree.
-static void plant_leaf(const struct node_item *item, unsigned count)
+// Takes a block and begins a node there, for trees made by hand.
+static struct node_disk *plant_node(unsigned i, unsigned level)
 {
 	block_t block;
 	uint64_t got;
-	struct node_disk *n = buffer[1][0];
-	space_begin(space);
 	assert_int_equal(space_take(space, 1, 0, &block, &got), 0);
-	node_init(n, 0, block, lsn);
-	for (unsigned i = 0; i < count; i++)
-		assert_true(node_add_item(n, item[i].key, item[i].value, item[i].bytes));
-	assert_int_equal(ioq_write(queue, block, n, 1, false), 0);
+	node_init(buffer[1][i], level, block, lsn);
+	return buffer[1][i];
+}
+
+static struct node_ref write_planted(const struct node_disk *n)
+{
+	assert_int_equal(ioq_write(queue, n->block, n, 1, false), 0);
+	return (struct node_ref){ n->block, n->birth, node_sum(n, SEED) };
+}
+
+static void plant_root(const struct node_disk *n)
+{
+	tree = (struct tree_root){ write_planted(n), n->level };
 	assert_int_equal(space_write(space, &space_root), 0);
 	ioq_wait_all(queue);
 	space_commit(space, space_root);
-	tree = (struct tree_root){ { block, lsn, node_sum(n, SEED) }, 0 };
+}
+
+static void plant_leaf(const struct node_item *item, unsigned count)
+{
+	space_begin(space);
+	struct node_disk *n = plant_node(0, 0);
+	for (unsigned i = 0; i < count; i++)
+		assert_true(node_add_item(n, item[i].key, item[i].value, item[i].bytes));
+	plant_root(n);
+}
+
+// Two chains of inner nodes down to a leaf of one item each; one item goes, and its chain.
+static void root_of_one_child_is_replaced_by_it(void **state)
+{
+	for (unsigned gone = 0; gone < 2; gone++) {
+		space_begin(space);
+		struct node_disk *root = plant_node(8, 3);
+		for (unsigned o = 1; o <= 2; o++) {
+			uint8_t value[ITEM_VALUE_MAX];
+			struct item_key key = item_key(object_id(o), types[1], 3);
+			struct node_disk *n = plant_node(0, 0);
+			table.item[o][1][3].tag = 5;
+			node_add_item(n, key, value, value_of(5, value));
+			struct node_ref ref = write_planted(n);
+			for (unsigned level = 1; level <= 2; level++) {
+				n = plant_node(0, level);
+				node_add_child(n, key, ref);
+				ref = write_planted(n);
+			}
+			node_add_child(root, key, ref);
+		}
+		plant_root(root);
+		check_tree();
+		old_table = table;
+		struct fold *f = begin_fold(NULL, 0);
+		put_item(f, 1 + gone, 1, 3, 0);
+		end_fold(f, false);
+		assert_int_equal(tree.level, 0);
+		assert_int_equal(leaves, 1);
+		old_table = table;
+		f = begin_fold(NULL, 0);
+		put_item(f, 2 - gone, 1, 3, 0);
+		end_fold(f, false);
+		assert_int_equal(tree.ref.block, 0);
+	}
 }
 
 static void damaged_extents_are_refused(void **state)
@@ -636,7 +707,9 @@ int main(void)
 		TEST(drops_alone_are_worked_off),
 		TEST(tree_shrinks_to_nothing),
 		TEST(random_inserts_leave_leaves_filled),
-		TEST(leaves_thinned_in_order_are_merged),
+		TEST(leaves_thinned_upwards_are_merged),
+		TEST(leaves_thinned_downwards_are_merged),
+		TEST(root_of_one_child_is_replaced_by_it),
 		TEST(a_small_change_writes_one_path),
 		TEST(an_empty_epoch_writes_nothing),
 		TEST(extents_are_split_page_by_page),
