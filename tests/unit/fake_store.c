@@ -268,12 +268,27 @@ bool op_again(struct op *op, int *result)
 	return true;
 }
 
+static void run_others(struct op *op)
+{
+	struct store *s = op->store;
+	void (*others)(void *arg) = s->meanwhile;
+
+	s->meanwhile = NULL;
+	s->meanwhile_at = 0;
+	if (others) {
+		op->disturbed = true;
+		others(s->meanwhile_arg);
+	}
+}
+
 // After an error nothing more is asked of an op, and nothing after its commit.
 static int enter(struct op *op)
 {
 	struct store *s = op->store;
 
 	assert(op->running && !op->scanning && !op->broken && !op->committed);
+	if (s->meanwhile_at && s->calls + 1 == s->meanwhile_at)
+		run_others(op);
 	if (++s->calls != s->fail_at)
 		return 0;
 	op->broken = true;
@@ -507,16 +522,12 @@ static bool bases_hold(struct op *op)
 int txn_commit(struct op *op, bool may_use_reserve)
 {
 	struct store *s = op->store;
-	void (*others)(void *arg) = s->before_commit;
 	int r = enter(op);
 
 	if (r)
 		return r;
-	s->before_commit = NULL;
-	if (others) {
-		op->disturbed = true;
-		others(s->before_commit_arg);
-	}
+	if (!s->meanwhile_at)
+		run_others(op);
 	if (stale(op) || !bases_hold(op))
 		return restart(op);
 	for (unsigned i = 0; i < op->changes; i++)

@@ -37,8 +37,9 @@ struct store {
 	uint64_t available; // blocks; 0: commits that may not use the reserve get -ENOSPC
 	unsigned fail_at;   // the call on an op, from 1, that returns fail_error; 0: none
 	int fail_error;
-	void (*before_commit)(void *arg); // once, at the next commit: what others do meanwhile
-	void *before_commit_arg;
+	void (*meanwhile)(void *arg); // what others do, once: before the next commit,
+	void *meanwhile_arg;
+	unsigned meanwhile_at; // or, if not 0, before this call on an op
 
 	// To be looked at.
 	unsigned calls, commits, restarts, scanned;

@@ -133,14 +133,14 @@ static void writers_do_not_restart_each_other(void **state)
 {
 	object_t f = file(OBJECT_ROOT, "f");
 
-	w.store->before_commit = extend_meanwhile;
-	w.store->before_commit_arg = &f;
+	w.store->meanwhile = extend_meanwhile;
+	w.store->meanwhile_arg = &f;
 	assert_int_equal(fill_at(f, 'x', 4096, 0), 4096);
 	assert_int_equal(w.store->restarts, 0);
 	assert_int_equal(attr_of(f).st_size, 9002);
 	assert_bytes(f, 0, 4096, 'x');
 	assert_bytes(f, 9000, 9002, 'y');
-	w.store->before_commit = extend_meanwhile;
+	w.store->meanwhile = extend_meanwhile;
 	assert_int_equal(fill_at(f, 'z', 100, 8900), 100); // the same page: built on again
 	assert_int_equal(w.store->restarts, 1);
 	assert_bytes(f, 8900, 9000, 'z');
@@ -160,8 +160,8 @@ static void write_to_a_file_dropped_meanwhile_is_stale(void **state)
 {
 	object_t f = file(OBJECT_ROOT, "f");
 
-	w.store->before_commit = drop_meanwhile;
-	w.store->before_commit_arg = &f;
+	w.store->meanwhile = drop_meanwhile;
+	w.store->meanwhile_arg = &f;
 	assert_int_equal(fill_at(f, 'x', 4096, 0), -ESTALE);
 }
 
@@ -232,8 +232,8 @@ static void truncate_keeps_what_was_written_meanwhile(void **state)
 	object_t f = file(OBJECT_ROOT, "f");
 
 	assert_int_equal(truncate_to(f, 5000), 0);
-	w.store->before_commit = write_meanwhile; // fills the hole that was seen
-	w.store->before_commit_arg = &f;
+	w.store->meanwhile = write_meanwhile; // fills the hole that was seen
+	w.store->meanwhile_arg = &f;
 	assert_int_equal(truncate_to(f, 51), 0);
 	assert_bytes(f, 50, 51, 'y');
 	assert_int_equal(truncate_to(f, 100), 0);

@@ -192,16 +192,35 @@ static void names_are_still_true_at_the_commit(void **state)
 	object_t a = file(OBJECT_ROOT, "a");
 
 	assert_int_equal(link_to(a, OBJECT_ROOT, "b"), 0);
-	w.store->before_commit = unlink_other_meanwhile;
+	w.store->meanwhile = unlink_other_meanwhile;
 	assert_int_equal(unlink_name(OBJECT_ROOT, "a"), 0);
 	assert_int_equal(w.store->restarts, 1);
 	assert_int_equal(attr_of(a).st_nlink, 0);
 	file(OBJECT_ROOT, "b");
-	w.store->before_commit = unlink_other_meanwhile;
+	w.store->meanwhile = unlink_other_meanwhile;
 	assert_int_equal(rename_name(OBJECT_ROOT, "b", OBJECT_ROOT, "c", 0), -ENOENT);
 	file(OBJECT_ROOT, "b");
-	w.store->before_commit = unlink_other_meanwhile;
+	w.store->meanwhile = unlink_other_meanwhile;
 	assert_int_equal(unlink_name(OBJECT_ROOT, "b"), -ENOENT);
+}
+
+static void drop_meanwhile(void *arg)
+{
+	assert_int_equal(RUN_OTHER(fs_unlink(op, w.fs, OBJECT_ROOT, "a")), 0);
+	fs_forgotten(w.fs, *(object_t *)arg);
+	assert_int_equal(RUN_OTHER(fs_drop(op, w.fs, fs_next_orphan(w.fs))), 0);
+}
+
+// Between the entry and the inode it names.
+static void lookup_is_of_one_moment(void **state)
+{
+	object_t a = file(OBJECT_ROOT, "a");
+
+	w.store->meanwhile = drop_meanwhile;
+	w.store->meanwhile_arg = &a;
+	w.store->meanwhile_at = w.store->calls + 3;
+	assert_int_equal(lookup(OBJECT_ROOT, "a"), -ENOENT);
+	assert_int_equal(w.store->restarts, 1);
 }
 
 // ---- rename -------------------------------------------------------------------------------------
@@ -411,6 +430,20 @@ static void readdir_cookies_survive_changes(void **state)
 		assert_int_equal(seen[i], 1);
 }
 
+static void readdir_is_of_one_moment(void **state)
+{
+	object_t a = file(OBJECT_ROOT, "a");
+
+	file(OBJECT_ROOT, "b");
+	w.store->meanwhile = drop_meanwhile;
+	w.store->meanwhile_arg = &a;
+	w.store->meanwhile_at = w.store->calls + 4; // watch, inode, scan
+	assert_int_equal(list(OBJECT_ROOT, 0, true, 10, &listing), 0);
+	assert_int_equal(w.store->restarts, 1);
+	assert_int_equal(listing.count, 3);
+	assert_int_equal(listed(&listing, "a"), -1);
+}
+
 static void readdir_steps_through_a_chain(void **state)
 {
 	name_hash_mask = 0;
@@ -449,6 +482,8 @@ int main(void)
 		TEST(readdir_cookies_survive_changes),
 		TEST(readdir_steps_through_a_chain),
 		TEST(names_are_still_true_at_the_commit),
+		TEST(lookup_is_of_one_moment),
+		TEST(readdir_is_of_one_moment),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
