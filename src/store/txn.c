@@ -17,8 +17,7 @@
 #include <string.h>
 #include "log.h"
 
-#define BLOCKS_PER_ITEM 2u // two nodes at worst
-#define BLOCKS_PER_COMMIT 4u
+#define BLOCKS_PER_ITEM 2u // two nodes at worst; what they all share, the spine, is in the reserve
 
 void txn_reset(struct op *op)
 {
@@ -161,7 +160,7 @@ static struct claims claims_of(const struct op *op)
 	uint64_t record = sizeof(struct record_disk) + op->page_count * sizeof(struct switch_disk) + items;
 	return (struct claims){ .ring_bytes = (record + RECORD_ALIGN - 1) & ~(uint64_t)(RECORD_ALIGN - 1),
 				.overlay_bytes = items,
-				.blocks = op->page_count + op->item_count * BLOCKS_PER_ITEM + BLOCKS_PER_COMMIT };
+				.blocks = op->page_count + op->item_count * BLOCKS_PER_ITEM };
 }
 
 static bool overlay_claim(struct overlay *o, uint64_t bytes)
