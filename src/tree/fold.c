@@ -562,7 +562,8 @@ static bool old_end(const struct fold *f)
 	return f->at > f->config.old.level || f->config.old.ref.block == 0;
 }
 
-static int enter(struct fold *f, unsigned level, struct node_ref ref, const struct item_key *first, struct item_key limit)
+static int enter(struct fold *f, unsigned level, struct node_ref ref, const struct item_key *first,
+		 struct item_key limit)
 {
 	const struct node_disk *n;
 	int r = fetch_old(f, ref, level, first, limit, &n);
@@ -758,7 +759,8 @@ int fold_extent(struct fold *f, object_t object, page_t page, unsigned count, bl
 {
 	struct item_key key = extent_key(object, page);
 	int r = -EINVAL;
-	if (count > 0 && count <= EXTENT_PAGES_MAX && page <= PAGE_MAX + 1 - count && (flags != 0 || block != 0))
+	if (count > 0 && count <= EXTENT_PAGES_MAX && page <= PAGE_MAX + 1 - count && (flags != 0 || block != 0) &&
+	    flags <= EXTENT_POISONED)
 		r = begin(f, key, extent_key(object, page + count - 1));
 	if (r == 0)
 		r = stream(f, key);

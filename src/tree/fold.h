@@ -3,7 +3,8 @@
 // copy-on-write nodes. Subtrees that nothing concerns pass by reference. Nodes are written as they
 // fill, to blocks from space_take(); nothing of the old tree is touched, its replaced nodes and
 // blocks are released to space (free once the new superblock is in force).
-// For the epoch thread alone. After any error the fold is void: fold_abort(), space_abandon().
+// For the epoch thread alone. After any error the fold is void and every further call returns it:
+// ioq_wait_all(), fold_free(), space_abandon().
 #ifndef TREE_FOLD_H
 #define TREE_FOLD_H
 
@@ -26,7 +27,8 @@ struct fold_config {
 	struct tree_root old;
 	lsn_t birth; // B, of new nodes
 	lsn_t cut;   // C, birth of new extents
-	node_fetch_fn fetch; // of old nodes; blocking, never -ERESTART; the node is good until the next fetch of the same level
+	// Of old nodes; blocking, never -ERESTART; the node is good until the next fetch of the same level.
+	node_fetch_fn fetch;
 	void *fetch_arg;
 	const struct fold_drop *drops; // sorted by object, then from; all are worked off completely
 	size_t drop_count;
@@ -35,11 +37,13 @@ struct fold_config {
 struct fold;
 int fold_new(const struct fold_config *config, struct fold **ret_fold);
 
-// Keys must ascend over all calls (an extent's key is that of its first page). value is copied.
+// Keys must ascend over all calls (an extent's key is that of its first page) and be below
+// ITEM_KEY_MAX; extents come by fold_extent() alone. -EINVAL. value is copied. Deleting what is not
+// there is no error.
 int fold_put(struct fold *f, struct item_key key, const void *value, size_t bytes);
 int fold_delete(struct fold *f, struct item_key key);
 // Pages [page, page + count) of object are now at block, block + 1, ... with those checksums;
-// count <= EXTENT_PAGES_MAX; flags EXTENT_POISONED: no block, no sums. Old extents under it are
+// count <= EXTENT_PAGES_MAX; flags (EXTENT_POISONED, EXTENT_UNWRITTEN): no block, no sums. Old extents under it are
 // trimmed, their blocks released.
 int fold_extent(struct fold *f, object_t object, page_t page, unsigned count, block_t block, const uint64_t *sums,
 		unsigned flags);

@@ -46,7 +46,7 @@ void space_untake(struct space *s, block_t block, uint64_t count);
 int space_write(struct space *s, struct space_root *ret_root);
 int space_written(const struct space *s); // its writes have completed (ioq_wait_all): 0 or the first error
 void space_commit(struct space *s, struct space_root now_in_force); // after both superblock copies
-void space_abandon(struct space *s);                                 // the epoch never was
+void space_abandon(struct space *s); // the epoch never was; after its writes have completed
 
 // For checks: calls fn for every run of taken blocks, fixed ones included, reading all bitmaps.
 int space_for_each_taken(struct space *s, int (*fn)(void *arg, block_t block, uint64_t count), void *arg);

@@ -103,7 +103,8 @@ static const struct copy *choose(const struct copy *a, const struct copy *b, enu
 	return NULL;
 }
 
-int super_load(struct backing *b, struct ioq *q, enum super_found *ret_found, struct super_disk *ret_super, bool *ret_equal)
+int super_load(struct backing *b, struct ioq *q, enum super_found *ret_found, struct super_disk *ret_super,
+	       bool *ret_equal)
 {
 	struct super_disk *both = aligned_alloc(PAGE_BYTES, 2 * PAGE_BYTES);
 	if (both == NULL)

@@ -82,7 +82,8 @@ int tree_floor(const struct tree_root *root, struct item_key key, struct item_ke
 	return 0;
 }
 
-int tree_get(const struct tree_root *root, struct item_key key, node_fetch_fn fetch, void *arg, struct node_item *ret_item)
+int tree_get(const struct tree_root *root, struct item_key key, node_fetch_fn fetch, void *arg,
+	     struct node_item *ret_item)
 {
 	return tree_floor(root, key, key, fetch, arg, ret_item);
 }

@@ -23,7 +23,8 @@ int tree_leaf(const struct tree_root *root, struct item_key key, node_fetch_fn f
 int tree_floor(const struct tree_root *root, struct item_key key, struct item_key floor, node_fetch_fn fetch, void *arg,
 	       struct node_item *ret_item);
 // The item with that key: 0, or -ENOENT.
-int tree_get(const struct tree_root *root, struct item_key key, node_fetch_fn fetch, void *arg, struct node_item *ret_item);
+int tree_get(const struct tree_root *root, struct item_key key, node_fetch_fn fetch, void *arg,
+	     struct node_item *ret_item);
 // The first item with a key in [from, last]: 0, or -ENOENT.
 int tree_next(const struct tree_root *root, struct item_key from, struct item_key last, node_fetch_fn fetch, void *arg,
 	      struct node_item *ret_item);

@@ -47,8 +47,9 @@ static struct table table, old_table, found;
 static uint8_t used[BLOCKS];       // by nodes and extents, as the tree has it
 static struct node_disk *buffer[2][LEVELS]; // of the fold; of the checks
 static bool fail_writes;
+static unsigned fail_at; // the n-th I/O fails; 0: none
 
-static unsigned nodes, leaves; // of the last check
+static unsigned nodes, leaves, thin_nodes; // of the last check; thin: less than a third full
 static size_t leaf_bytes;
 static uint64_t written; // nodes of the last epoch
 
@@ -75,6 +76,8 @@ static size_t value_of(uint32_t tag, uint8_t *value)
 
 static int before_io(void *arg, char kind, block_t block, const struct iovec *iov, int iovcnt)
 {
+	if (fail_at > 0 && --fail_at == 0)
+		return -EIO;
 	return fail_writes && kind == 'w' ? -EIO : 0;
 }
 
@@ -103,6 +106,7 @@ static int set_up(void **state)
 		return -1;
 	backing->hook = &hook;
 	fail_writes = false;
+	fail_at = 0;
 	for (unsigned i = 0; i < 2 * LEVELS; i++)
 		buffer[i / LEVELS][i % LEVELS] = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
 	space_root = space_root_format(BLOCKS);
@@ -180,6 +184,7 @@ static void check_nodes(struct node_ref ref, unsigned level, const struct item_k
 		assert_true(item_key_equal(node_key(n, 0), *first));
 	use_block(ref.block);
 	nodes++;
+	thin_nodes += node_used_bytes(n) < NODE_BODY_BYTES / 3;
 	for (unsigned i = 0; level > 0 && i < node_count(n); i++) {
 		struct item_key key = node_key(n, i);
 		check_nodes(node_child(n, i), level - 1, &key);
@@ -198,7 +203,7 @@ static void check_tree(void)
 	bool any = false;
 	memset(&found, 0, sizeof found);
 	memset(used, 0, sizeof used);
-	nodes = leaves = 0;
+	nodes = leaves = thin_nodes = 0;
 	leaf_bytes = 0;
 	if (tree.ref.block != 0)
 		check_nodes(tree.ref, tree.level, NULL);
@@ -462,9 +467,11 @@ static void random_inserts_leave_leaves_filled(void **state)
 		run_epoch(&(struct plan){ .object = 20, .item = 3 });
 	assert_true(leaves > 100);
 	assert_leaf_fill(50);
+	assert_true(thin_nodes * 20 < nodes);
 	for (unsigned e = 0; e < 150; e++) // down to a tenth
 		run_epoch(&(struct plan){ .object = 20, .item = 8, .remove = 100 });
 	assert_leaf_fill(33);
+	assert_true(thin_nodes * 10 < nodes);
 }
 
 // All items of one leaf but one are deleted per epoch. Upwards the thin leaf is behind, downwards
@@ -606,6 +613,50 @@ static void failed_writes_are_reported(void **state)
 	space_abandon(space);
 }
 
+static int fold_something(struct fold *f)
+{
+	uint64_t sums[2] = { 0 };
+	int r = 0;
+	for (unsigned o = 0; o < OBJECTS && r == 0; o += 5) {
+		r = fold_put(f, item_key(object_id(o), ITEM_INODE, 0), "abc", 3);
+		if (r == 0)
+			r = fold_extent(f, object_id(o), 50, 2, 0, sums, EXTENT_POISONED);
+	}
+	return r;
+}
+
+// The n-th I/O of an epoch fails, for every n; the file system is as before, and the next epoch is good.
+static void any_failing_io_leaves_the_old_tree(void **state)
+{
+	unsigned failures = 0;
+	srandom(12);
+	for (unsigned e = 0; e < 4; e++)
+		run_epoch(&(struct plan){ .object = 100, .item = 60, .extents = 5 });
+	for (bool good = false; !good; failures++) {
+		struct fold_drop drop = { object_id(7), 0, PAGES, LSN_MAX, false };
+		struct tree_root root;
+		struct space_root unused;
+		space_free(space); // so that nothing is cached
+		assert_int_equal(space_new(backing, queue, BLOCKS, SEED, space_root, &space), 0);
+		struct fold *f = begin_fold(&drop, 1);
+		fail_at = failures + 1;
+		int r = fold_something(f), again = fold_finish(f, &root);
+		assert_true(r == 0 || again == r);
+		good = again == 0 && space_write(space, &unused) == 0;
+		ioq_wait_all(queue);
+		good = good && fold_written(f) == 0 && space_written(space) == 0 && fail_at > 0;
+		fail_at = 0;
+		fold_free(f);
+		space_abandon(space);
+		space_begin(space); // reads again what could not be read
+		space_abandon(space);
+		check_tree();
+		check_space();
+	}
+	assert_true(failures > 20);
+	run_epoch(&(struct plan){ .object = 50, .item = 20, .extents = 5 });
+}
+
 // Takes a block and begins a node there, for trees made by hand.
 static struct node_disk *plant_node(unsigned i, unsigned level)
 {
@@ -715,6 +766,7 @@ int main(void)
 		TEST(extents_are_split_page_by_page),
 		TEST(keys_must_ascend),
 		TEST(failed_writes_are_reported),
+		TEST(any_failing_io_leaves_the_old_tree),
 		TEST(damaged_extents_are_refused),
 	};
 	log_quiet(1);

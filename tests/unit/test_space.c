@@ -360,6 +360,10 @@ static void short_runs_are_packed(void **state)
 		if (i > 0)
 			assert_int_equal(block, expected);
 		expected = block + count;
+		if (count > 5) { // what was not needed comes next
+			space_untake(space, block + count - 5, 5);
+			expected -= 5;
+		}
 	}
 	space_abandon(space);
 	close_device();
@@ -442,6 +446,10 @@ static void unreadable_bitmap_is_passed_over(void **state)
 	commit();
 	assert_int_equal(space_free_blocks(space), 10);
 	unreadable = 0;
+	space_begin(space); // readable again
+	assert_int_equal(space_take(space, 1, G + 2000, &block, &count), 0);
+	assert_int_equal(block, G + 2000);
+	space_abandon(space);
 	reload();
 	taken_total = 0;
 	assert_int_equal(space_for_each_taken(space, add_up, NULL), 0);
@@ -465,11 +473,13 @@ static void damaged_and_misplaced_parts_are_found(void **state)
 			assert_int_equal(ioq_read(queue, space_slot(0, 0, 0), page, 1), 0);
 			at = space_slot(0, 1, 0);
 			assert_int_equal(ioq_write(queue, at, page, 1, false), 0);
-		} else {
+		} else { // a block taken in exchange for another; a child's checksum
 			assert_int_equal(ioq_read(queue, at, page, 1), 0);
-			page[77] ^= 1;
+			page[c == 0 ? 125 : 24] ^= 1;
+			page[200] ^= c == 0;
 			assert_int_equal(ioq_write(queue, at, page, 1, false), 0);
-			page[77] ^= 1;
+			page[c == 0 ? 125 : 24] ^= 1;
+			page[200] ^= c == 0;
 		}
 		reload();
 		assert_int_equal(space_for_each_taken(space, add_up, NULL), -EUCLEAN);
