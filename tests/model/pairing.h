@@ -125,7 +125,13 @@ inline bool tier_is_own(const World &w, const Super &s)
 inline Match media_match(const World &w, const Super &s)
 {
 	u64 state = w.tier.visible[W_STATE], epoch = w.tier.visible[W_EPOCH];
-	bool own = tier_is_own(w, s), near = epoch == s.epoch || epoch + 1 == s.epoch;
+	bool own = tier_is_own(w, s), near = epoch == s.epoch || epoch + 1 == s.epoch, good = false, zero = true;
+	for (int i = 0; i < 4; i++)
+		zero = zero && !w.tier.visible[W_HEADER + i];
+	for (int i = 0; i < 4; i += 2)
+		good = good || (w.tier.visible[W_HEADER + i] == HEADER_MAGIC && w.tier.visible[W_HEADER + i + 1] == HEADER_SUM);
+	if (!good && (state == TIER_ATTACHING ? !keeps(attaching_no_header) : state != TIER_BLANK || !zero))
+		return REFUSE; // damaged, or the data of somebody else
 	if (state == TIER_BLANK)
 		return s.attached ? REFUSE : ATTACH;
 	if (state == TIER_ATTACHING) {
@@ -217,6 +223,13 @@ inline Run attach_step(World &w)
 	if (!rec.super.attached)
 		w.user.insists = false; // from here on no option is needed to go on
 	STEP(rec.sub_pc);
+	for (rec.copy = 0; rec.copy < 2; rec.copy++) {
+		w.tier.store(LANE0, W_HEADER + 2 * rec.copy, HEADER_MAGIC);
+		w.tier.store(LANE0, W_HEADER + 2 * rec.copy + 1, HEADER_SUM);
+		STEP(rec.sub_pc);
+		w.tier.drain(LANE0);
+		STEP(rec.sub_pc);
+	}
 	tier_wipe(w);
 	STEP(rec.sub_pc);
 	if (keeps(attach_wipe_drain))
