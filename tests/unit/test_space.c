@@ -398,7 +398,9 @@ static void all_space_can_be_taken(void **state)
 
 static void wrong_releases_are_refused(void **state)
 {
-	static const struct piece wrong[] = { { 0, 1 }, { 1, 1 }, { 10000, 1 }, { 2 * G - 1, 1 }, { 2 * G - 5, 50 }, { G, 2 } };
+	static const struct piece wrong[] = {
+		{ 0, 1 }, { 1, 1 }, { 10000, 1 }, { 2 * G - 1, 1 }, { 2 * G - 5, 50 }, { G, 2 },
+	};
 	block_t block;
 	uint64_t count;
 	struct space_root unused;
