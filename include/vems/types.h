@@ -70,6 +70,11 @@ static inline bool item_key_equal(struct item_key a, struct item_key b)
 {
 	return a.object == b.object && a.sub == b.sub;
 }
+// Names: 48 bits of hash, then an ordinal among equal hashes.
+static inline bool item_key_has_ordinal(struct item_key key)
+{
+	return item_key_type(key) == ITEM_DIRENT || item_key_type(key) == ITEM_XATTR;
+}
 #define ITEM_KEY_MIN ((struct item_key){ 0, 0 })
 #define ITEM_KEY_MAX ((struct item_key){ UINT64_MAX, UINT64_MAX })
 

@@ -439,7 +439,7 @@ static bool admit_one(struct store *s, const struct fetched *what, frame_t f, fr
 		fr->sum = what->sum;
 		fr->replaces = FRAME_NONE;
 		atomic_store_explicit(&fr->heat, node ? 2 : 0, memory_order_relaxed);
-		atomic_store_explicit(&fr->state, FRAME_INDEXED | FRAME_FILLED, memory_order_release);
+		atomic_store_explicit(&fr->state, FRAME_INDEXED | FRAME_FILLED | (node ? FRAME_VALIDATED : 0), memory_order_release);
 		index_set(t, what->bucket, what->object, what->page, f);
 	}
 	index_unlock(what->bucket, version, holds);
@@ -524,10 +524,11 @@ void chores_kick(struct store *s)
 	pthread_mutex_unlock(&s->chores_lock);
 }
 
-static bool rings_half_full(struct store *s)
+// Lanes ask at half; what is reclaimed at a time is worth the wake-up.
+static bool rings_need_room(struct store *s)
 {
 	for (unsigned i = 0; i < s->tier->geometry.rings; i++)
-		if (ring_used(&s->tier->ring[i]) > s->tier->ring[i].bytes / 2)
+		if (ring_used(&s->tier->ring[i]) > s->tier->ring[i].bytes / 4)
 			return true;
 	return false;
 }
@@ -536,7 +537,7 @@ static bool rings_half_full(struct store *s)
 static void tend(struct store *s, struct grace_reader *reader)
 {
 	bool progress = true;
-	while (progress && (rings_half_full(s) || frames_free_count(s->tier) < frames_low(s))) {
+	while (progress && (rings_need_room(s) || frames_free_count(s->tier) < frames_low(s))) {
 		grace_enter(&s->grace, reader);
 		progress = reclaim_slice(s, true);
 		if (frames_free_count(s->tier) < frames_low(s))

@@ -390,8 +390,8 @@ static int build(struct build *b)
 	if (!r)
 		r = space_write(s->space, &b->space_root);
 	ioq_wait_all(s->ioq);
-	if (!r && !(r = b->write_error))
-		r = fold_written(b->fold);
+	if (!r && !(r = b->write_error) && !(r = fold_written(b->fold)))
+		r = space_written(s->space);
 	if (!r && atomic_load(&s->log_damaged))
 		r = -EUCLEAN;
 	return r;

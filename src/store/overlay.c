@@ -59,8 +59,11 @@ struct item *item_new(struct item_key key, const void *value, size_t bytes, bool
 	return i;
 }
 
+// Names of one hash differ in the ordinal alone, and are asked for together.
 static struct overlay_bucket *hash_bucket(const struct overlay *o, struct item_key key)
 {
+	if (item_key_has_ordinal(key))
+		key.sub &= ~UINT64_C(0xff);
 	return &o->hash[hash_mix(key.object, key.sub) & (o->buckets - 1)];
 }
 
@@ -76,6 +79,11 @@ const struct item *overlay_find(const struct overlay *o, struct item_key key, ls
 		if (item_key_equal(i->key, key) && i->lsn <= not_above)
 			return i;
 	return NULL;
+}
+
+const struct item *overlay_chain_first(const struct overlay *o, struct item_key key)
+{
+	return atomic_load_explicit(&hash_bucket(o, key)->first, memory_order_acquire);
 }
 
 const struct item *overlay_object_first(const struct overlay *o, object_t object)

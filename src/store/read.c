@@ -11,6 +11,23 @@
 
 // ---- nodes ----------------------------------------------------------------------------------------
 
+// A copy is only ever a copy: if it does not match what the parent says, it is a miss. Asked once per
+// mount and frame; the tier is trusted to keep what it has, as for pages.
+static bool node_frame_good(struct store *s, frame_t f, struct node_ref ref, unsigned level)
+{
+	struct frame *fr = &s->tier->frame[f];
+	const struct node_disk *n = tier_frame_data(s->tier, f);
+	if (frame_state(fr) & FRAME_VALIDATED)
+		return n->level == level;
+	if (node_sum(n, s->seed) != ref.sum || !node_valid(n, (int)level, ref.block, ref.birth))
+		return false;
+	uint16_t state = frame_state(fr);
+	while (frame_place(state) == FRAME_INDEXED &&
+	       !atomic_compare_exchange_weak(&fr->state, &state, (uint16_t)(state | FRAME_VALIDATED)))
+		;
+	return true;
+}
+
 int op_fetch_node(void *arg, struct node_ref ref, unsigned level, const struct node_disk **ret_node)
 {
 	struct fetch_context *context = arg;
@@ -20,17 +37,12 @@ int op_fetch_node(void *arg, struct node_ref ref, unsigned level, const struct n
 				.page = ref.block, .level = (int)level };
 	frame_t f = index_look(t, OBJECT_STORE, ref.block, &what.bucket, &what.version);
 
-	if (f != FRAME_NONE && t->frame[f].lsn == ref.birth) {
-		// A copy is only ever a copy: if it does not match what the parent says, it is a miss.
-		const void *data = tier_frame_data(t, f);
-		if (checksum_page(op->store->seed, OBJECT_STORE, ref.block, data) == ref.sum &&
-		    node_valid(data, (int)level, ref.block, ref.birth)) {
-			if (atomic_load_explicit(&t->frame[f].heat, memory_order_relaxed) < 3)
-				atomic_store_explicit(&t->frame[f].heat, 3, memory_order_relaxed);
-			count_add(op->lane, COUNT_NODE_HITS, 1);
-			*ret_node = data;
-			return 0;
-		}
+	if (f != FRAME_NONE && t->frame[f].lsn == ref.birth && node_frame_good(op->store, f, ref, level)) {
+		if (atomic_load_explicit(&t->frame[f].heat, memory_order_relaxed) < 3)
+			atomic_store_explicit(&t->frame[f].heat, 3, memory_order_relaxed);
+		count_add(op->lane, COUNT_NODE_HITS, 1);
+		*ret_node = tier_frame_data(t, f);
+		return 0;
 	}
 	return op_fetch(op, context->root, &what, (const uint8_t **)ret_node);
 }
@@ -84,8 +96,9 @@ static int listing_order(const void *a, const void *b)
 
 static int listing_collect(const struct store *s, struct item_key from, struct item_key last, struct listing *l)
 {
-	const struct item *i = overlay_object_first(&s->overlay, from.object);
-	for (; i; i = overlay_object_next(i)) {
+	bool one_hash = item_key_has_ordinal(from) && from.sub >> 8 == last.sub >> 8;
+	const struct item *i = one_hash ? overlay_chain_first(&s->overlay, from) : overlay_object_first(&s->overlay, from.object);
+	for (; i; i = one_hash ? overlay_chain_next(i) : overlay_object_next(i)) {
 		if (item_key_compare(i->key, from) < 0 || item_key_compare(i->key, last) > 0 || item_is_drop(i))
 			continue;
 		if (l->count == l->room) {

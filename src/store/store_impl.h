@@ -54,7 +54,13 @@ void overlay_remove(struct overlay *o, struct item *item);
 void overlay_drop_superseded(struct overlay *o, struct item **ret_gone);
 // Calls fn for each item, under the bucket's lock.
 void overlay_each(struct overlay *o, void (*fn)(void *arg, struct item *item), void *arg);
-// The object's items (others may be among them), for readers.
+// All items that differ from key in the ordinal alone (others may be among them), for readers.
+const struct item *overlay_chain_first(const struct overlay *o, struct item_key key);
+static inline const struct item *overlay_chain_next(const struct item *i)
+{
+	return atomic_load_explicit(&i->hash_next, memory_order_acquire);
+}
+// The object's items, likewise.
 const struct item *overlay_object_first(const struct overlay *o, object_t object);
 static inline const struct item *overlay_object_next(const struct item *i)
 {
