@@ -19,7 +19,7 @@ void serve_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (r)
 		fuse_reply_err(req, -r);
 	else
-		fuse_reply_attr(req, &attr, FOREVER_S);
+		fuse_reply_attr(req, &attr, attr_timeout_s(&attr));
 	op_end(op);
 }
 
@@ -64,7 +64,7 @@ void serve_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set, s
 	if (r)
 		fuse_reply_err(req, -r);
 	else
-		fuse_reply_attr(req, &result, FOREVER_S);
+		fuse_reply_attr(req, &result, attr_timeout_s(&result));
 	op_end(op);
 }
 
@@ -81,11 +81,12 @@ void file_info_set(struct fuse_file_info *fi)
 static int truncate_on_open(struct worker *w, fuse_req_t req, object_t id)
 {
 	struct op *op = op_begin(w->lane);
-	struct stat attr = { 0 };
+	const struct stat empty = { 0 };
+	struct stat attr;
 	unsigned set = FS_SET_SIZE | (w->request.kill_suidgid ? FS_KILL_SUIDGID : 0);
 	int r;
 
-	REQUEST_RUN(w, req, op, r, fs_setattr(op, w->frontend->fs, id, &(struct stat){ 0 }, set, &attr));
+	REQUEST_RUN(w, req, op, r, fs_setattr(op, w->frontend->fs, id, &empty, set, &attr));
 	op_end(op);
 	return r;
 }

@@ -9,7 +9,7 @@ static struct fuse_entry_param entry_of(const struct stat *attr)
 	return (struct fuse_entry_param){
 		.ino = attr->st_ino, // object ids are never reused: no generation
 		.attr = *attr,
-		.attr_timeout = FOREVER_S,
+		.attr_timeout = attr_timeout_s(attr),
 		.entry_timeout = FOREVER_S,
 	};
 }

@@ -3,10 +3,12 @@
 //
 // The kernel sends INTERRUPT for any signal of the caller, and hands an EINTR on to it as it is. But
 // a file system must not end a call for a signal with a handler: few programs expect EINTR from
-// rename() or from read() of a file. So only a caller that is being killed is let go early.
+// rename() or from read() of a file. So only a caller that is being killed is let go early. INTERRUPT
+// comes once for each request: who has a signal is looked at from then on until the request ends.
 //
 // No interrupt is left behind for the next request: request_settle() takes the function back, which
-// waits for one that is running (libfuse holds the request's lock over it), and then resets the lane.
+// waits for one that is running (libfuse holds the request's lock over it), then the caller, under the
+// lock under which the lane is interrupted for it, and then resets the lane.
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -68,12 +70,30 @@ static bool is_being_killed(pid_t thread)
 	return pending >> (SIGKILL - 1) & 1;
 }
 
+bool request_check_signalled(struct worker *w)
+{
+	bool watched;
+
+	pthread_mutex_lock(&w->lock);
+	watched = w->signalled;
+	if (watched && is_being_killed(w->signalled)) {
+		lane_interrupt(w->lane, true);
+		w->signalled = 0;
+		watched = false;
+	}
+	pthread_mutex_unlock(&w->lock);
+	return watched;
+}
+
 static void interrupt(fuse_req_t req, void *arg)
 {
 	struct worker *w = arg;
 
-	if (is_being_killed(fuse_req_ctx(req)->pid))
-		lane_interrupt(w->lane, true);
+	pthread_mutex_lock(&w->lock);
+	w->signalled = fuse_req_ctx(req)->pid;
+	pthread_mutex_unlock(&w->lock);
+	if (request_check_signalled(w))
+		frontend_wake(w->frontend);
 }
 
 // Only a request that is about to wait says that it can be interrupted: it costs two global locks.
@@ -91,6 +111,9 @@ void request_settle(struct worker *w, fuse_req_t req)
 	if (!w->may_interrupt)
 		return;
 	fuse_req_interrupt_func(req, NULL, NULL);
+	pthread_mutex_lock(&w->lock);
+	w->signalled = 0;
+	pthread_mutex_unlock(&w->lock);
 	lane_interrupt(w->lane, false);
 	w->may_interrupt = false;
 }

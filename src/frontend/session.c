@@ -5,7 +5,8 @@
 //    made for a request. With more workers than cores a miss, which sleeps, holds up no hit as long
 //    as one worker is left.
 // 2. The thread of frontend_serve() serves nothing. It sleeps on the eventfd and sees to what has
-//    changed: the handshake is done, a signal has come, a worker has left.
+//    changed: the handshake is done, a signal has come, a worker has left, the caller of a request
+//    that waits has a signal.
 // 3. The end: an unmount gives each worker ENODEV; a signal makes libfuse's session "exited". A worker
 //    that sleeps in read() is woken by SIGUSR1, again and again until it has left, since one that is
 //    just about to sleep misses it. One that has begun a request ends and answers it first.
@@ -25,6 +26,7 @@
 
 #define THREADS_DEFAULT 16u
 #define WAKE_AGAIN_MS 10
+#define LOOK_AGAIN_MS 200
 #define PATIENCE_ROUNDS 200 // of WAKE_AGAIN_MS; then what still waits is interrupted
 
 // A request begins at BUFFER_SKEW, so that the payload of a WRITE begins at a page.
@@ -87,7 +89,7 @@ static void leave_signals(void)
 	set_handler(SIGUSR1, SIG_IGN, 0);
 }
 
-static void wake_main(struct frontend *f)
+void frontend_wake(struct frontend *f)
 {
 	uint64_t one = 1;
 
@@ -117,7 +119,7 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count, void *fronte
 	if (w->request.init_done && n >= 0) {
 		w->request.init_done = false;
 		atomic_store(&f->init_done, true);
-		wake_main(f);
+		frontend_wake(f);
 	}
 	return n;
 }
@@ -222,7 +224,7 @@ static void *worker_run(void *arg)
 	}
 	atomic_store(&w->running, false);
 	atomic_fetch_sub(&f->running, 1);
-	wake_main(f);
+	frontend_wake(f);
 	return NULL;
 }
 
@@ -239,6 +241,7 @@ static int worker_init(struct worker *w, struct frontend *f)
 	int session_fd = fuse_session_fd(f->session);
 
 	w->frontend = f;
+	pthread_mutex_init(&w->lock, NULL);
 	w->fd = transport_clone(session_fd);
 	if (w->fd < 0)
 		w->fd = session_fd;
@@ -251,6 +254,7 @@ static void worker_fini(struct worker *w)
 {
 	if (w->lane)
 		lane_free(w->lane);
+	pthread_mutex_destroy(&w->lock);
 	if (w->buffer)
 		munmap(w->buffer, BUFFER_MAP_BYTES);
 	if (w->reply)
@@ -317,6 +321,15 @@ static void wake_workers(struct frontend *f, bool impatient)
 	}
 }
 
+static bool watch_signalled(struct frontend *f)
+{
+	bool again = false;
+
+	for (unsigned i = 0; i < f->workers; i++)
+		again |= request_check_signalled(&f->worker[i]);
+	return again;
+}
+
 // ---- the mount --------------------------------------------------------------------------------
 
 int frontend_mount(const struct frontend_config *config, struct store *store, struct fs *fs, struct frontend **ret_frontend)
@@ -354,11 +367,13 @@ int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg)
 	uint64_t count;
 
 	for (unsigned round = 0; atomic_load(&f->running);) {
-		bool stopping = fuse_session_exited(f->session);
+		int timeout_ms = watch_signalled(f) ? LOOK_AGAIN_MS : -1;
 
-		if (stopping)
+		if (fuse_session_exited(f->session)) {
 			wake_workers(f, ++round > PATIENCE_ROUNDS);
-		if (poll(&pollfd, 1, stopping ? WAKE_AGAIN_MS : -1) > 0 && read(f->wakeup, &count, sizeof count) < 0)
+			timeout_ms = WAKE_AGAIN_MS;
+		}
+		if (poll(&pollfd, 1, timeout_ms) > 0 && read(f->wakeup, &count, sizeof count) < 0)
 			log_error("eventfd: %s", strerror(errno));
 		if (atomic_load(&f->init_done) && !announced) {
 			announced = true;

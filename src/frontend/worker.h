@@ -7,6 +7,7 @@
 #include <fuse_lowlevel.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 #include "frontend.h"
 #include "transport.h"
 
@@ -19,6 +20,8 @@ struct worker {
 	struct lane *lane;
 	struct transport_request request;
 	bool may_interrupt; // the request under way has told libfuse whom to interrupt
+	pthread_mutex_t lock;
+	pid_t signalled; /* under lock */ // the caller, which has a signal pending; 0: none
 	char *buffer;       // a request; a WRITE's payload is at a page boundary
 	char *reply;        // TRANSPORT_PAYLOAD_BYTES, for those that do not answer from the tier
 	struct iovec iov[OP_PAGES_MAX];
@@ -45,6 +48,13 @@ extern const struct fuse_lowlevel_ops frontend_operations;
 // itself has it changed.
 #define FOREVER_S 1e9
 
+// But a WRITE may take setuid and setgid away, and the kernel goes on with the mode it knows. So it
+// asks again each time for files that have them.
+static inline double attr_timeout_s(const struct stat *attr)
+{
+	return S_ISREG(attr->st_mode) && attr->st_mode & (S_ISUID | S_ISGID) ? 0 : FOREVER_S;
+}
+
 // Runs `call`, the body of an operation (store.h), until it is final.
 #define REQUEST_RUN(worker, req, op, result, call)          \
 	do {                                                \
@@ -55,11 +65,16 @@ extern const struct fuse_lowlevel_ops frontend_operations;
 	} while (0)
 bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result);
 void request_settle(struct worker *w, fuse_req_t req); // before the reply: it frees req
+// Of any thread: lets the caller of w's request go if it is being killed. True if there is a caller
+// to be looked at again.
+bool request_check_signalled(struct worker *w);
 
 static inline struct frontend *request_frontend(fuse_req_t req)
 {
 	return fuse_req_userdata(req);
 }
+
+void frontend_wake(struct frontend *f); // the thread of frontend_serve(): there is something to see to
 
 // Handlers, by file. names.c:
 void serve_lookup(fuse_req_t req, fuse_ino_t dir, const char *name);
