@@ -84,79 +84,59 @@ static struct text share_text(uint64_t part, uint64_t whole)
 	return t;
 }
 
-__attribute__((format(printf, 2, 3))) static void line(const char *name, const char *format, ...)
-{
-	va_list args;
-
-	printf("  %-14s", name);
-	va_start(args, format);
-	vprintf(format, args);
-	va_end(args);
-	putchar('\n');
-}
-
-#define N(counter) (unsigned long long)s->counter
-
-static void print_traffic(const struct vems_stats *s)
-{
-	uint64_t reads = s->read_hits + s->read_misses, nodes = s->node_hits + s->node_misses;
-
-	puts("Reads, in pages of 4 KiB");
-	line("hit rate", "%s", share_text(s->read_hits, reads).s);
-	line("from the tier", "%llu", N(read_hits));
-	line("from backing", "%llu", N(read_misses));
-	line("holes", "%llu", N(read_holes));
-	puts("Writes");
-	line("at once", "%llu pages", N(write_hits));
-	line("waited", "%llu writes, for frames, log or space", N(write_waits));
-	line("commits", "%llu", N(commits));
-	puts("Metadata, in tree nodes");
-	line("hit rate", "%s", share_text(s->node_hits, nodes).s);
-	line("from the tier", "%llu", N(node_hits));
-	line("from backing", "%llu", N(node_misses));
-}
-
-static void print_tier(const struct vems_stats *s)
-{
-	puts("Tier");
-	line("size", "%s", pages_text(s->frames_total).s);
-	line("free", "%s (%s)", pages_text(s->frames_free).s, share_text(s->frames_free, s->frames_total).s);
-	line("clean", "%s (%s), copies of what the backing holds", pages_text(s->frames_clean).s,
-	     share_text(s->frames_clean, s->frames_total).s);
-	line("dirty", "%s (%s), not yet on the backing", pages_text(s->frames_dirty).s,
-	     share_text(s->frames_dirty, s->frames_total).s);
-	line("filled", "%llu pages after misses", N(pages_filled));
-	line("evicted", "%llu pages", N(pages_evicted));
-	line("written back", "%llu pages", N(pages_written_back));
-	line("dropped", "%llu pages, deleted before they were written back", N(pages_dropped));
-	line("log", "%s of %s", bytes_text(s->log_bytes).s, bytes_text(s->log_bytes_total).s);
-	line("overlay", "%llu items, %s of %s", N(overlay_items), bytes_text(s->overlay_bytes).s,
-	     bytes_text(s->overlay_bytes_max).s);
-}
-
-static void print_backing(const struct vems_stats *s)
-{
-	puts("Backing");
-	line("size", "%s", pages_text(s->blocks_total).s);
-	line("free", "%s (%s)", pages_text(s->blocks_free).s, share_text(s->blocks_free, s->blocks_total).s);
-	line("reads", "%llu, %s", N(backing_reads), bytes_text(s->backing_read_bytes).s);
-	line("writes", "%llu, %s", N(backing_writes), bytes_text(s->backing_write_bytes).s);
-	line("flushes", "%llu", N(backing_flushes));
-	line("errors", "%llu", N(backing_errors));
-}
-
-static void print_state(const struct vems_stats *s)
+// The answers to what is asked most.
+static void print_summary(const struct vems_stats *s)
 {
 	static const char *const states[] = { "well", "the backing fails: new data is refused", "read-only" };
 
-	puts("State");
-	line("state", "%s", s->degraded < 3 ? states[s->degraded] : "unknown");
-	line("epoch", "%llu, %.1f s old%s: what losing the tier would cost", N(epochs), (double)s->epoch_age_ms / 1e3,
-	     s->epoch_running ? ", the next is under way" : "");
-	if (s->epoch_failures)
-		line("failures", "%llu epochs in a row", N(epoch_failures));
-	line("restarts", "%llu operations", N(restarts));
-	line("recovery", "%.1f s at the mount", (double)s->recovery_ms / 1e3);
+	printf("state           %s\n", s->degraded < 3 ? states[s->degraded] : "unknown");
+	printf("read hit rate   %s\n", share_text(s->read_hits, s->read_hits + s->read_misses).s);
+	printf("tree hit rate   %s\n", share_text(s->node_hits, s->node_hits + s->node_misses).s);
+	printf("tier            %s, %s dirty, %s free\n", pages_text(s->frames_total).s,
+	       share_text(s->frames_dirty, s->frames_total).s, share_text(s->frames_free, s->frames_total).s);
+	printf("backing         %s, %s free\n", pages_text(s->blocks_total).s,
+	       share_text(s->blocks_free, s->blocks_total).s);
+	printf("losing the tier would cost %.1f s\n", (double)s->epoch_age_ms / 1e3);
+}
+
+// A heading stands before the counter that it names.
+static void print_heading(const char *counter)
+{
+	static const char *const headings[][2] = {
+		{ "read_hits", "Reads and writes" }, { "node_hits", "Metadata" },
+		{ "pages_filled", "Between tier and backing" }, { "backing_reads", "Backing" },
+		{ "frames_total", "Tier" }, { "epochs", "Epochs" },
+		{ "log_bytes", "Log and overlay" }, { "commits", "Operations" },
+		{ "blocks_total", "Space" }, { "recovery_ms", "State" },
+	};
+
+	for (size_t i = 0; i < sizeof headings / sizeof *headings; i++)
+		if (!strcmp(counter, headings[i][0]))
+			printf("\n%s\n", headings[i][1]);
+}
+
+static void print_counter(const char *name, uint64_t value, const char *unit, const char *what)
+{
+	bool is_page = !strcmp(unit, "pages") || !strcmp(unit, "frames") || !strcmp(unit, "blocks");
+	bool is_bytes = !strcmp(unit, "bytes");
+
+	print_heading(name);
+	printf("  %-20s %14llu", name, (unsigned long long)value);
+	if (*unit)
+		printf(" %s", unit);
+	if (*what)
+		printf(" %s", what);
+	if (value && (is_page || (is_bytes && value >= 1024)))
+		printf(" (%s)", is_page ? pages_text(value).s : bytes_text(value).s);
+	putchar('\n');
+}
+
+static void print_text(const struct vems_stats *s)
+{
+	print_summary(s);
+#define X(name, unit, what) print_counter(#name, s->name, unit, what);
+	VEMS_STATS(X)
+#undef X
 }
 
 // ---- JSON -------------------------------------------------------------------------------------
@@ -190,7 +170,8 @@ static int explain(const char *mountpoint, int error)
 	else if (error == EPERM)
 		log_error("%s: only root and whoever has mounted it may ask", mountpoint);
 	else if (error == ENOTCONN || error == ECONNABORTED)
-		log_error("%s: a dead mount, its daemon is gone; clear it with: fusermount3 -u %s", mountpoint, mountpoint);
+		log_error("%s: a dead mount, its daemon is gone; clear it with: fusermount3 -u %s", mountpoint,
+			  mountpoint);
 	else
 		log_error("%s: %s", mountpoint, strerror(error));
 	return EXIT_FAILED;
@@ -204,10 +185,7 @@ static int stats(const struct request *request, int fd)
 		return explain(request->mountpoint, errno);
 	if (request->json)
 		return print_json(&s);
-	print_traffic(&s);
-	print_tier(&s);
-	print_backing(&s);
-	print_state(&s);
+	print_text(&s);
 	return EXIT_OK;
 }
 

@@ -19,7 +19,8 @@ int frontend_check_mountpoint(const char *path);
 
 // Mounts; requests wait until frontend_serve(). Failures are reported with log_error.
 struct frontend;
-int frontend_mount(const struct frontend_config *config, struct store *store, struct fs *fs, struct frontend **ret_frontend);
+int frontend_mount(const struct frontend_config *config, struct store *store, struct fs *fs,
+		   struct frontend **ret_frontend);
 // Serves until unmounted or SIGTERM/SIGINT/SIGHUP; `ready` is called once the mount answers requests
 // (INIT done). Returns 0 after a clean end. Afterwards no lane is left and no request is under way.
 int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg);

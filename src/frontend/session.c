@@ -332,7 +332,8 @@ static bool watch_signalled(struct frontend *f)
 
 // ---- the mount --------------------------------------------------------------------------------
 
-int frontend_mount(const struct frontend_config *config, struct store *store, struct fs *fs, struct frontend **ret_frontend)
+int frontend_mount(const struct frontend_config *config, struct store *store, struct fs *fs,
+		   struct frontend **ret_frontend)
 {
 	struct frontend *f = calloc(1, sizeof *f);
 	int r = -ENOMEM;

@@ -97,7 +97,8 @@ words_of_o() {
 	at=$(pwd)
 	cd "$DIR"
 	"$VEMSFUSE" -o "defaults,noauto,_netdev,x-systemd.automount,pmem=$TIER" \
-		-o "backing=$(basename "$BACKING"),assume_persistent,interval=5" "$(basename "$MNT")" >"$DIR/said" 2>&1 </dev/null ||
+		-o "backing=$(basename "$BACKING"),assume_persistent,interval=5" "$(basename "$MNT")" \
+		>"$DIR/said" 2>&1 </dev/null ||
 		fail "cannot mount: $(cat "$DIR/said")"
 	is_mounted || fail "returned 0 and nothing is mounted"
 	fusermount3 -u "$MNT"
@@ -113,7 +114,8 @@ helper() {
 	expect 32 "$DIR/none" "$DIR/mount.vemsfuse" "$DIR/none" "$MNT" -o "pmem=$TIER"
 	"$DIR/mount.vemsfuse" "$BACKING" "$MNT" -fnv -o "pmem=$TIER" || fail "a fake mount failed"
 	! is_mounted || fail "a fake mount was made"
-	"$DIR/mount.vemsfuse" "$BACKING" "$MNT" -n -s -o "rw,nonsense,nofail,pmem=$TIER,assume-persistent" >"$DIR/said" 2>&1 ||
+	"$DIR/mount.vemsfuse" "$BACKING" "$MNT" -n -s -o "rw,nonsense,nofail,pmem=$TIER,assume-persistent" \
+		>"$DIR/said" 2>&1 ||
 		fail "cannot mount: $(cat "$DIR/said")"
 	is_mounted || fail "returned 0 and nothing is mounted"
 	fusermount3 -u "$MNT"
@@ -138,7 +140,8 @@ foreground() {
 	step "-f stays, and ends with 0 after SIGTERM, with 0 after an unmount"
 	local job how i
 	for how in 'kill -TERM' unmount; do
-		"$VEMSFUSE" -f --assume-persistent --pmem="$TIER" --backing="$BACKING" "$MNT" >"$DIR/said" 2>&1 </dev/null &
+		"$VEMSFUSE" -f --assume-persistent --pmem="$TIER" --backing="$BACKING" "$MNT" \
+			>"$DIR/said" 2>&1 </dev/null &
 		job=$!
 		for ((i = 0; i < 200; i++)); do
 			is_mounted && stat "$MNT" >"$DIR/out" && break
