@@ -507,6 +507,48 @@ void admit_fetched(struct op *op)
 		admit_batch(op, list, frames, count);
 }
 
+// Nodes that the epoch has built: whoever looked at the old ones will look at these.
+static void install_batch(struct store *s, const struct new_node *node, unsigned count)
+{
+	struct tier *t = s->tier;
+	frame_t stale[ADMIT_MAX];
+	unsigned stales = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		struct frame *fr = &t->frame[node[i].frame];
+		struct bucket *b = index_bucket(t, OBJECT_STORE, node[i].ref.block);
+		uint32_t version = index_lock(b);
+		frame_t old = index_find(t, b, OBJECT_STORE, node[i].ref.block);
+		if (old != FRAME_NONE) {
+			stale[stales++] = old;
+			atomic_store(&t->frame[old].state, FRAME_LEAVING);
+		}
+		fr->object = OBJECT_STORE;
+		fr->page = node[i].ref.block;
+		fr->lsn = node[i].ref.birth;
+		fr->sum = node[i].ref.sum;
+		atomic_store_explicit(&fr->heat, 1, memory_order_relaxed);
+		atomic_store_explicit(&fr->state, FRAME_INDEXED | FRAME_FILLED | FRAME_VALIDATED, memory_order_release);
+		index_set(t, b, OBJECT_STORE, node[i].ref.block, node[i].frame);
+		index_unlock(b, version, true);
+	}
+	for (unsigned i = 0; i < count; i++)
+		slot_store_body(t, node[i].frame);
+	media_drain(s->media);
+	for (unsigned i = 0; i < count; i++)
+		slot_store_state(t, node[i].frame);
+	media_drain(s->media);
+	victims_free(s, stale, stales);
+}
+
+static void install_nodes(struct store *s, const struct new_node *node, size_t count)
+{
+	table_lock(s, true);
+	for (size_t at = 0; at < count; at += ADMIT_MAX)
+		install_batch(s, node + at, count - at < ADMIT_MAX ? (unsigned)(count - at) : ADMIT_MAX);
+	pthread_mutex_unlock(&s->tier->table_lock);
+}
+
 // ---- the thread ------------------------------------------------------------------------------------
 
 unsigned frames_low(const struct store *s)
@@ -548,15 +590,17 @@ static void tend(struct store *s, struct grace_reader *reader)
 	}
 }
 
-static void serve_epoch(struct store *s, struct grace_reader *reader, lsn_t reclaim_to, lsn_t drop_to)
+static void serve(struct store *s, struct grace_reader *reader, const struct request *r)
 {
 	grace_enter(&s->grace, reader);
-	if (reclaim_to)
-		while (atomic_load(&s->tier->tail_lsn) < reclaim_to && !atomic_load(&s->log_damaged))
+	if (r->reclaim_to)
+		while (atomic_load(&s->tier->tail_lsn) < r->reclaim_to && !atomic_load(&s->log_damaged))
 			if (!reclaim_slice(s, true))
 				sched_yield(); // a commit <= the cut is still in flight: memory only
-	if (drop_to)
-		drop_pass(s, drop_to);
+	if (r->drop_to)
+		drop_pass(s, r->drop_to);
+	if (r->install_count)
+		install_nodes(s, r->install, r->install_count);
 	grace_leave(reader);
 	frames_poll(s->tier);
 	wake_waiters(s);
@@ -570,18 +614,19 @@ static void *chores_main(void *arg)
 	pthread_setname_np(pthread_self(), "vems-chores");
 	pthread_mutex_lock(&s->chores_lock);
 	while (!s->chores_stop) {
-		lsn_t reclaim_to = s->reclaim_to, drop_to = s->drop_pass_to;
+		struct request request = s->request;
+		bool asked = s->asked;
 		pthread_mutex_unlock(&s->chores_lock);
 		atomic_store(&s->chores_kicked, false);
-		if (reclaim_to || drop_to)
-			serve_epoch(s, reader, reclaim_to, drop_to);
+		if (asked)
+			serve(s, reader, &request);
 		tend(s, reader);
 		frames_poll(s->tier);
 		pthread_mutex_lock(&s->chores_lock);
-		if (reclaim_to || drop_to) {
-			s->reclaim_to = s->drop_pass_to = 0;
+		if (asked) {
+			s->asked = false;
 			pthread_cond_broadcast(&s->chores_done);
-		} else if (!s->chores_stop && !s->reclaim_to && !s->drop_pass_to && !atomic_load(&s->chores_kicked)) {
+		} else if (!s->chores_stop && !s->asked && !atomic_load(&s->chores_kicked)) {
 			struct timespec until;
 			clock_gettime(CLOCK_MONOTONIC, &until);
 			until.tv_sec++;
@@ -593,25 +638,32 @@ static void *chores_main(void *arg)
 	return NULL;
 }
 
-static void ask(struct store *s, lsn_t reclaim_to, lsn_t drop_to)
+static void ask(struct store *s, const struct request *request)
 {
 	pthread_mutex_lock(&s->chores_lock);
-	s->reclaim_to = reclaim_to;
-	s->drop_pass_to = drop_to;
+	s->request = *request;
+	s->asked = true;
 	pthread_cond_signal(&s->chores_cond);
-	while (s->reclaim_to || s->drop_pass_to)
+	while (s->asked)
 		pthread_cond_wait(&s->chores_done, &s->chores_lock);
 	pthread_mutex_unlock(&s->chores_lock);
 }
 
 void chores_reclaim_to(struct store *s, lsn_t lsn)
 {
-	ask(s, lsn, 0);
+	ask(s, &(struct request){ .reclaim_to = lsn });
 }
 
 void chores_drop_pass(struct store *s, lsn_t cut)
 {
-	ask(s, 0, cut);
+	if (drops_any(&s->drops))
+		ask(s, &(struct request){ .drop_to = cut });
+}
+
+void chores_install(struct store *s, const struct new_node *nodes, size_t count)
+{
+	if (count)
+		ask(s, &(struct request){ .install = nodes, .install_count = count });
 }
 
 int chores_start(struct store *s)

@@ -50,6 +50,8 @@ struct build {
 	int write_error;
 	bool have_space; // space_begin() was called
 	uint8_t *node[LEVELS_MAX];
+	struct new_node *fresh; // copies of new nodes, to be installed when they are published
+	size_t freshes, fresh_room;
 	struct tree_root root;
 	struct space_root space_root;
 };
@@ -189,6 +191,26 @@ static int build_fetch(void *arg, struct node_ref ref, unsigned level, const str
 	}
 	*ret_node = n;
 	return 0;
+}
+
+// A copy of a new node, if a frame is free for it: the next walk looks there.
+static void build_wrote(void *arg, struct node_ref ref, const struct node_disk *node)
+{
+	struct build *b = arg;
+	struct store *s = b->s;
+	frame_t f;
+
+	if (b->freshes == b->fresh_room || !frames_claim(s->tier, 1, frames_low(s), &f))
+		return;
+	media_copy(s->media, tier_frame_data(s->tier, f), node, PAGE_BYTES);
+	b->fresh[b->freshes++] = (struct new_node){ ref, f };
+}
+
+static void fresh_return(struct build *b)
+{
+	media_drain(b->s->media);
+	for (size_t i = 0; i < b->freshes; i++)
+		frames_return(b->s->tier, &b->fresh[i].frame, 1);
 }
 
 // ---- pages -------------------------------------------------------------------------------------------
@@ -373,6 +395,10 @@ static int build(struct build *b)
 	if (r)
 		return r;
 	pass_superseded(b);
+	b->fresh_room = s->tier->frames / 16;
+	b->fresh = malloc(b->fresh_room * sizeof *b->fresh);
+	if (!b->fresh)
+		b->fresh_room = 0;
 	atomic_store(&s->pace_base, frames_dirty_count(s->tier));
 	atomic_store(&s->pace_done, 0);
 	atomic_store(&s->pace_total, b->frames);
@@ -381,7 +407,7 @@ static int build(struct build *b)
 	b->have_space = true;
 	struct fold_config config = { .backing = s->backing, .queue = s->ioq, .space = s->space, .seed = s->seed,
 				      .old = store_root(s)->tree, .birth = b->birth, .cut = b->cut, .fetch = build_fetch,
-				      .fetch_arg = b, .drops = b->drop, .drop_count = b->drops };
+				      .fetch_arg = b, .wrote = build_wrote, .wrote_arg = b, .drops = b->drop, .drop_count = b->drops };
 	r = fold_new(&config, &b->fold);
 	if (!r)
 		r = build_all(b);
@@ -474,6 +500,8 @@ static void publish(struct build *b, struct root *root)
 	atomic_store(&s->clean_cut, b->cut);
 	atomic_store(&s->cut_wall_ns, b->cut_wall_ns);
 	claims_folded(s);
+	media_drain(s->media); // the copies of nodes, stored by this thread
+	chores_install(s, b->fresh, b->freshes);
 	wake_waiters(s);
 
 	grace_wait(&s->grace, grace_start(&s->grace)); // readers under the old root still ask the overlay
@@ -505,6 +533,7 @@ static void abandon(struct build *b)
 	overlay_drop_superseded(&s->overlay, &gone);
 	grace_wait(&s->grace, grace_start(&s->grace));
 	free_list(gone, NULL);
+	fresh_return(b);
 	wake_waiters(s);
 }
 
@@ -518,6 +547,7 @@ static void build_free(struct build *b)
 	}
 	for (unsigned i = 0; i < LEVELS_MAX; i++)
 		free(b->node[i]);
+	free(b->fresh);
 	free(b->frame);
 	free(b->item);
 	free(b->drop);

@@ -122,6 +122,16 @@ enum degraded { DEGRADED_NO = 0, DEGRADED_NO_DIRTY = 1, DEGRADED_READ_ONLY = 2 }
 #define LSN_LOST_JUMP (UINT64_C(1) << 40)
 #define LSN_FIRST 1024u // ids below OBJECT_FIRST are the store's
 
+struct new_node { // a node of the epoch just published, copied into a claimed frame and drained
+	struct node_ref ref;
+	frame_t frame;
+};
+struct request { // of the epoch thread to the chores thread
+	lsn_t reclaim_to, drop_to; // 0: not asked
+	const struct new_node *install;
+	size_t install_count;
+};
+
 struct store {
 	struct store_config config;
 	struct media *media;
@@ -167,8 +177,8 @@ struct store {
 	pthread_cond_t chores_cond, chores_done;
 	_Atomic bool chores_kicked;
 	bool chores_stop;       // under chores_lock
-	lsn_t reclaim_to;       // likewise; 0: nothing asked
-	lsn_t drop_pass_to;     // likewise
+	bool asked;             // likewise: by the epoch thread, which waits
+	struct request request; // likewise
 	frame_t hand;           // of the eviction clock; under the table lock
 	frame_t *limbo;         // left by a crash, freed by the next slice; under the table lock
 	size_t limbo_count;
@@ -322,6 +332,7 @@ void chores_stop(struct store *s);
 void chores_kick(struct store *s); // cheap; any thread
 void chores_reclaim_to(struct store *s, lsn_t lsn);  // waits until T >= lsn
 void chores_drop_pass(struct store *s, lsn_t cut);   // waits: frames dead by a DROP <= cut are out
+void chores_install(struct store *s, const struct new_node *nodes, size_t count); // waits
 unsigned frames_low(const struct store *s);
 
 // ---- epoch.c ---------------------------------------------------------------------------------------

@@ -267,10 +267,11 @@ static int build_node(struct fold *f, unsigned level, const struct node_disk *be
 	for (unsigned i = 0; i < count; i++)
 		add_to_node(f, n, &b->entry[i]);
 	remove_front(f, level, count);
-	above->entry[above->count++] = (struct out_entry){
-		.key = node_key(n, 0), .ref = { n->block, n->birth, node_sum(n, f->config.seed) }
-	};
+	struct node_ref ref = { n->block, n->birth, node_sum(n, f->config.seed) };
+	above->entry[above->count++] = (struct out_entry){ .key = node_key(n, 0), .ref = ref };
 	above->used += sizeof(struct inner_entry_disk);
+	if (f->config.wrote)
+		f->config.wrote(f->config.wrote_arg, ref, n);
 	return 0;
 }
 

@@ -30,6 +30,9 @@ struct fold_config {
 	// Of old nodes; blocking, never -ERESTART; the node is good until the next fetch of the same level.
 	node_fetch_fn fetch;
 	void *fetch_arg;
+	// A new node is complete and on its way to its block (NULL: nobody asks). Good during the call.
+	void (*wrote)(void *arg, struct node_ref ref, const struct node_disk *node);
+	void *wrote_arg;
 	const struct fold_drop *drops; // sorted by object, then from; all are worked off completely
 	size_t drop_count;
 };
