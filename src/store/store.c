@@ -7,6 +7,7 @@
 #include "log.h"
 
 #define RESERVE_MIN_BLOCKS 1024u // 4 MiB
+#define NO_TIER_BYTES (UINT64_C(2) << 20) // blank memory in the place of a tier
 
 static void locks_init(struct store *s)
 {
@@ -133,7 +134,8 @@ int store_open(const struct store_config *config, struct store **ret_store)
 {
 	struct media *m;
 	struct backing *b;
-	int r = media_open(config->tier_path, config->read_only, &m);
+	int r = config->tier_path || !config->read_only ? media_open(config->tier_path, config->read_only, &m)
+							: media_open_dram(NO_TIER_BYTES, &m);
 	if (r)
 		return r;
 	r = backing_open(config->backing_path, config->read_only, &b);

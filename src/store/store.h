@@ -12,7 +12,7 @@ struct lane;
 struct op;
 
 struct store_config {
-	const char *tier_path, *backing_path;
+	const char *tier_path, *backing_path; // tier_path NULL (read_only alone): without a tier
 	bool read_only;         // nothing is written to either device
 	bool lose_tier;         // mount the last epoch, whatever was in a lost tier
 	bool discard_tier;      // the tier may hold another file system's data

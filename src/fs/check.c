@@ -1,0 +1,644 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Offline check of the file system, in two passes over all items in key order.
+//
+//	pass 1   each object on its own: inode, attributes, names, pages. What is left of it is 16 bytes an
+//	         object, a record a directory, and one for each hidden object and each reference to one.
+//	pass 2   the entries: each points to an object of its type. Links, entries, parents are counted.
+//	end      counts against inodes, orphans against links, every directory's way to the root, hidden
+//	         objects against what refers to them.
+//
+// All arrays are filled in ascending order of objects, as the items come, and searched by halving.
+#include <dirent.h>
+#include <stdlib.h>
+#include "fs_check.h"
+#include "fs_impl.h"
+
+#define TYPE_SHIFT 60 // of known_object.object: above the 56 bits of an id; 0: the inode is malformed
+#define CHAIN_BYTES (NAME_ORDINALS * (NAME_BYTES_MAX + 1u))
+
+struct known_object {
+	uint64_t object; // | DT_* << TYPE_SHIFT
+	uint32_t nlink, names;
+};
+enum way { WAY_UNKNOWN, WAY_ASKED, WAY_ROOT, WAY_NONE };
+struct known_dir {
+	object_t object, parent;
+	object_t holder;      // the directory with an entry of it; 0: none
+	uint64_t entries;     // as the inode has it
+	uint64_t found;       // entries
+	uint32_t subdirs;     // among them
+	uint32_t way;         // enum way
+};
+struct hidden { // an object that has pages and no inode; or a reference to one
+	object_t object;
+	object_t owner; // of the reference
+	uint64_t pages, end;
+};
+struct array {
+	void *data;
+	size_t count, room;
+};
+
+struct current { // the object whose items pass
+	object_t object;
+	bool has_inode, good; // good: well formed
+	struct inode_disk inode;
+	unsigned inode_bytes;
+	uint64_t xattrs, entries, stray; // stray: items that need an inode, without one
+	bool capability;
+	uint64_t pages, misplaced;
+	// Names of the hash that passes, to find one that is there twice.
+	uint64_t hash;
+	size_t chain_bytes;
+};
+
+struct fs_check {
+	struct store *store;
+	struct check_config config;
+	struct check_result *result;
+	struct current now;
+	struct array objects, dirs, orphans, hidden, references;
+	uint8_t chain[CHAIN_BYTES];
+	char name[NAME_BYTES_MAX + 1];
+};
+
+static void *array_add(struct array *a, size_t bytes)
+{
+	if (a->count == a->room) {
+		size_t room = a->room ? a->room + a->room / 2 : 256;
+		void *more = realloc(a->data, room * bytes);
+		if (!more)
+			return NULL;
+		a->data = more;
+		a->room = room;
+	}
+	return memset((char *)a->data + a->count++ * bytes, 0, bytes);
+}
+
+static void report(struct fs_check *c, enum check_kind kind, object_t object, uint64_t expected, uint64_t found)
+{
+	check_report(&c->config, c->result, &(struct check_finding){ .kind = kind, .object = object, .expected = expected,
+								     .found = found });
+}
+
+static void report_name(struct fs_check *c, enum check_kind kind, object_t object, const uint8_t *name, size_t bytes,
+			uint64_t expected, uint64_t found)
+{
+	memcpy(c->name, name, bytes);
+	c->name[bytes] = 0;
+	check_report(&c->config, c->result, &(struct check_finding){ .kind = kind, .object = object, .place = PLACE_NAME,
+								     .name = c->name, .expected = expected, .found = found });
+}
+
+static void report_key(struct fs_check *c, enum check_kind kind, struct item_key key)
+{
+	check_report(&c->config, c->result, &(struct check_finding){ .kind = kind, .object = key.object, .place = PLACE_KEY,
+								     .at = key.sub, .found = item_key_type(key) });
+}
+
+static void report_page(struct fs_check *c, enum check_kind kind, object_t object, page_t page, uint64_t expected, uint64_t found)
+{
+	check_report(&c->config, c->result, &(struct check_finding){ .kind = kind, .object = object, .place = PLACE_PAGE,
+								     .at = page, .expected = expected, .found = found });
+}
+
+static struct known_object *find_object(const struct fs_check *c, object_t object)
+{
+	struct known_object *o = c->objects.data;
+	size_t low = 0, high = c->objects.count;
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if ((o[middle].object & LSN_MAX) < object)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < c->objects.count && (o[low].object & LSN_MAX) == object ? &o[low] : NULL;
+}
+
+static struct known_dir *find_dir(const struct fs_check *c, object_t object)
+{
+	struct known_dir *d = c->dirs.data;
+	size_t low = 0, high = c->dirs.count;
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if (d[middle].object < object)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < c->dirs.count && d[low].object == object ? &d[low] : NULL;
+}
+
+static unsigned type_of(const struct known_object *o)
+{
+	return (unsigned)(o->object >> TYPE_SHIFT);
+}
+
+// ---- pass 1: inodes -------------------------------------------------------------------------------
+
+static bool time_good(const struct time_disk *t)
+{
+	return t->nsec < 1000000000 && !t->reserved;
+}
+
+static bool size_good(const struct inode_disk *i, size_t bytes)
+{
+	switch (i->mode & S_IFMT) {
+	case S_IFREG:
+		return bytes == sizeof *i && i->size <= FILE_BYTES_MAX;
+	case S_IFLNK:
+		return i->size && i->size <= SYMLINK_BYTES_MAX && (bytes == sizeof *i || bytes - sizeof *i == i->size);
+	case S_IFDIR:
+		return bytes == sizeof *i && !i->size;
+	case S_IFCHR:
+	case S_IFBLK:
+	case S_IFIFO:
+	case S_IFSOCK:
+		return bytes == sizeof *i && !i->size;
+	default:
+		return false;
+	}
+}
+
+static bool inode_good(const struct inode_disk *i, size_t bytes)
+{
+	return size_good(i, bytes) && !(i->mode & ~(S_IFMT | 07777u)) && !(i->flags & ~(uint32_t)INODE_CAPABILITY) &&
+	       !i->reserved[0] && !i->reserved[1] && !i->reserved[2] && time_good(&i->atime) && time_good(&i->mtime) &&
+	       time_good(&i->ctime) && time_good(&i->btime) && (S_ISDIR(i->mode) || (!i->entries && !i->parent));
+}
+
+static int take_inode(struct fs_check *c, struct item_key key, const void *value, size_t bytes)
+{
+	struct current *now = &c->now;
+	struct known_object *o;
+	struct known_dir *d;
+
+	if (item_key_rest(key)) {
+		report_key(c, CHECK_ITEM_UNKNOWN, key);
+		return 0;
+	}
+	now->has_inode = true;
+	now->inode_bytes = (unsigned)bytes;
+	if (bytes >= sizeof now->inode)
+		memcpy(&now->inode, value, sizeof now->inode);
+	now->good = bytes >= sizeof now->inode && inode_good(&now->inode, bytes);
+	if (!now->good)
+		report(c, CHECK_INODE_MALFORMED, key.object, 0, 0);
+	o = array_add(&c->objects, sizeof *o);
+	if (!o)
+		return -ENOMEM;
+	o->object = key.object;
+	if (!now->good)
+		return 0;
+	o->object |= (uint64_t)IFTODT(now->inode.mode) << TYPE_SHIFT;
+	o->nlink = now->inode.nlink;
+	if (!S_ISDIR(now->inode.mode))
+		return 0;
+	d = array_add(&c->dirs, sizeof *d);
+	if (!d)
+		return -ENOMEM;
+	d->object = key.object;
+	d->parent = now->inode.parent;
+	d->entries = now->inode.entries;
+	return 0;
+}
+
+// ---- pass 1: names ----------------------------------------------------------------------------------
+
+// The place of a name: its hash, and no other of the chain with the same bytes.
+static void take_name(struct fs_check *c, struct item_key key, const uint8_t *name, uint8_t bytes)
+{
+	struct current *now = &c->now;
+	uint64_t chain = key.sub / NAME_ORDINALS, hash = name_hash((const char *)name, bytes);
+
+	if (item_key_rest(key) / NAME_ORDINALS != hash)
+		report_name(c, CHECK_NAME_HASH, key.object, name, bytes, hash, item_key_rest(key) / NAME_ORDINALS);
+	if (chain != now->hash)
+		now->chain_bytes = 0;
+	now->hash = chain;
+	for (size_t i = 0; i < now->chain_bytes; i += 1u + c->chain[i])
+		if (c->chain[i] == bytes && !memcmp(&c->chain[i + 1], name, bytes)) {
+			report_name(c, CHECK_NAME_TWICE, key.object, name, bytes, 0, 0);
+			return;
+		}
+	c->chain[now->chain_bytes] = bytes;
+	memcpy(&c->chain[now->chain_bytes + 1], name, bytes);
+	now->chain_bytes += 1u + bytes;
+}
+
+static int take_xattr(struct fs_check *c, struct item_key key, const struct xattr_disk *x, size_t bytes)
+{
+	static const char capability[] = "security.capability";
+	struct hidden *h;
+
+	c->now.xattrs++;
+	if (!xattr_valid(x, bytes)) {
+		report_key(c, CHECK_XATTR_MALFORMED, key);
+		return 0;
+	}
+	take_name(c, key, x->name, x->name_bytes);
+	if (x->name_bytes == sizeof capability - 1 && !memcmp(x->name, capability, sizeof capability - 1))
+		c->now.capability = true;
+	if (!x->object)
+		return 0;
+	h = array_add(&c->references, sizeof *h);
+	if (!h)
+		return -ENOMEM;
+	h->object = x->object;
+	h->owner = key.object;
+	h->pages = (x->value_bytes + PAGE_BYTES - 1) / PAGE_BYTES;
+	return 0;
+}
+
+static bool entry_good(const struct dirent_disk *e, size_t bytes)
+{
+	return dirent_valid(e, bytes) && !memchr(e->name, '/', e->name_bytes) &&
+	       !(e->name[0] == '.' && (e->name_bytes == 1 || (e->name_bytes == 2 && e->name[1] == '.')));
+}
+
+static void take_dirent(struct fs_check *c, struct item_key key, const struct dirent_disk *e, size_t bytes)
+{
+	c->now.entries++;
+	if (!entry_good(e, bytes)) {
+		report_key(c, CHECK_DIRENT_MALFORMED, key);
+		return;
+	}
+	take_name(c, key, e->name, e->name_bytes);
+	if (c->now.good && !S_ISDIR(c->now.inode.mode))
+		report_name(c, CHECK_DIRENT_MISPLACED, key.object, e->name, e->name_bytes, 0, 0);
+}
+
+// ---- pass 1: an object ends --------------------------------------------------------------------------
+
+static void end_inode(struct fs_check *c)
+{
+	const struct current *now = &c->now;
+	const struct inode_disk *i = &now->inode;
+	bool flag = i->flags & INODE_CAPABILITY;
+
+	if (now->xattrs != i->xattrs)
+		report(c, CHECK_XATTRS, now->object, now->xattrs, i->xattrs);
+	if (now->capability != flag)
+		report(c, CHECK_CAPABILITY_FLAG, now->object, now->capability, flag);
+	if (S_ISLNK(i->mode) && now->pages != (now->inode_bytes == sizeof *i))
+		report(c, CHECK_SYMLINK, now->object, now->inode_bytes == sizeof *i, now->pages);
+	if (now->misplaced)
+		report(c, CHECK_PAGES_MISPLACED, now->object, 0, now->misplaced);
+}
+
+static void end_object(struct fs_check *c)
+{
+	struct current *now = &c->now;
+
+	if (now->good)
+		end_inode(c);
+	else if (!now->has_inode && now->xattrs + now->entries)
+		report(c, CHECK_INODE_MISSING, now->object, 0, now->xattrs + now->entries);
+}
+
+static void begin_object(struct fs_check *c, object_t object)
+{
+	if (object == c->now.object)
+		return;
+	end_object(c);
+	c->now = (struct current){ .object = object };
+}
+
+static int take_item(void *arg, struct item_key key, const void *value, size_t bytes)
+{
+	struct fs_check *c = arg;
+	object_t *orphan;
+
+	if (key.object == OBJECT_STORE) {
+		if (item_key_type(key) != ITEM_ORPHAN)
+			return 0;
+		orphan = array_add(&c->orphans, sizeof *orphan);
+		if (!orphan)
+			return -ENOMEM;
+		*orphan = item_key_rest(key);
+		return 0;
+	}
+	if (key.object > LSN_MAX) {
+		report_key(c, CHECK_ITEM_UNKNOWN, key);
+		return 0;
+	}
+	begin_object(c, key.object);
+	switch (item_key_type(key)) {
+	case ITEM_INODE:
+		return take_inode(c, key, value, bytes);
+	case ITEM_XATTR:
+		return take_xattr(c, key, value, bytes);
+	case ITEM_DIRENT:
+		take_dirent(c, key, value, bytes);
+		return 0;
+	default:
+		report_key(c, CHECK_ITEM_UNKNOWN, key);
+		return 0;
+	}
+}
+
+// ---- pass 1: pages -------------------------------------------------------------------------------------
+
+static int take_hidden(struct fs_check *c, page_t first, unsigned count)
+{
+	struct hidden *h = c->hidden.data;
+
+	if (!c->hidden.count || h[c->hidden.count - 1].object != c->now.object) {
+		h = array_add(&c->hidden, sizeof *h);
+		if (!h)
+			return -ENOMEM;
+		h->object = c->now.object;
+	} else {
+		h += c->hidden.count - 1;
+	}
+	h->pages += count;
+	if (first + count > h->end)
+		h->end = first + count;
+	return 0;
+}
+
+static int take_pages(void *arg, object_t object, page_t first, unsigned count, uint64_t *ret_tag)
+{
+	struct fs_check *c = arg;
+	struct current *now = &c->now;
+	uint64_t pages;
+
+	begin_object(c, object);
+	now->pages += count;
+	if (!now->has_inode)
+		return take_hidden(c, first, count);
+	if (!now->good)
+		return 0;
+	if (!S_ISREG(now->inode.mode) && !S_ISLNK(now->inode.mode)) {
+		now->misplaced += count;
+		return 0;
+	}
+	pages = (now->inode.size >> PAGE_SHIFT) + (now->inode.size % PAGE_BYTES != 0);
+	if (first + count > pages)
+		report_page(c, CHECK_PAGES_PAST_END, object, first > pages ? first : pages, pages, first + count);
+	*ret_tag = now->inode.size;
+	return 0;
+}
+
+static int take_content(void *arg, object_t object, page_t page, const void *data, uint64_t size)
+{
+	const uint8_t *byte = data;
+
+	if (!(size % PAGE_BYTES) || page != size >> PAGE_SHIFT)
+		return 0;
+	for (unsigned i = size % PAGE_BYTES; i < PAGE_BYTES; i++)
+		if (byte[i]) {
+			report_page(arg, CHECK_BYTES_PAST_END, object, page, 0, byte[i]);
+			break;
+		}
+	return 0;
+}
+
+// ---- pass 2: entries -------------------------------------------------------------------------------------
+
+static void enter_directory(struct fs_check *c, object_t holder, struct known_dir *parent, object_t object)
+{
+	struct known_dir *d = find_dir(c, object);
+
+	if (parent)
+		parent->subdirs++;
+	if (d && !d->holder)
+		d->holder = holder;
+}
+
+static int take_entry(void *arg, struct item_key key, const void *value, size_t bytes)
+{
+	struct fs_check *c = arg;
+	const struct dirent_disk *e = value;
+	struct known_object *o;
+	struct known_dir *d;
+
+	if (key.object == OBJECT_STORE || item_key_type(key) != ITEM_DIRENT)
+		return 0;
+	d = find_dir(c, key.object);
+	if (d)
+		d->found++;
+	if (!entry_good(e, bytes))
+		return 0; // was reported
+	o = find_object(c, e->object);
+	if (!o) {
+		report_name(c, CHECK_ENTRY_DANGLING, key.object, e->name, e->name_bytes, 0, e->object);
+		return 0;
+	}
+	o->names++;
+	if (!type_of(o))
+		return 0;
+	if (type_of(o) != e->type)
+		report_name(c, CHECK_ENTRY_TYPE, key.object, e->name, e->name_bytes, type_of(o), e->type);
+	if (type_of(o) == DT_DIR)
+		enter_directory(c, key.object, d, e->object);
+	return 0;
+}
+
+// ---- the end -----------------------------------------------------------------------------------------------
+
+// From the directory up: by what holds it, until something is known of the way.
+static void find_way(struct fs_check *c, struct known_dir *d)
+{
+	struct known_dir *at = d, *next;
+	enum way way;
+
+	while (at && at->way == WAY_UNKNOWN) {
+		at->way = WAY_ASKED;
+		at = at->holder ? find_dir(c, at->holder) : NULL;
+	}
+	way = at && at->way == WAY_ROOT ? WAY_ROOT : WAY_NONE; // back where we have asked: a cycle
+	for (at = d; at && at->way == WAY_ASKED; at = next) {
+		at->way = way;
+		next = at->holder ? find_dir(c, at->holder) : NULL;
+	}
+}
+
+static void check_directory(struct fs_check *c, const struct known_object *o)
+{
+	struct known_dir *d = find_dir(c, o->object & LSN_MAX);
+	bool root = d->object == OBJECT_ROOT;
+
+	if (d->entries != d->found)
+		report(c, CHECK_ENTRIES, d->object, d->found, d->entries);
+	if (o->names > 1 || (root && o->names))
+		report(c, CHECK_DIRECTORY_TWICE, d->object, 1, o->names + root);
+	if (!o->nlink && !o->names)
+		return; // an orphan
+	if (o->nlink != 2 + d->subdirs)
+		report(c, CHECK_LINKS, d->object, 2 + (uint64_t)d->subdirs, o->nlink);
+	if (root ? d->parent != OBJECT_ROOT : d->holder && d->parent != d->holder)
+		report(c, CHECK_PARENT, d->object, root ? OBJECT_ROOT : d->holder, d->parent);
+	find_way(c, d);
+	if (d->way != WAY_ROOT)
+		report(c, CHECK_UNREACHABLE, d->object, 0, 0);
+}
+
+static void check_objects(struct fs_check *c, struct fs_check_result *result)
+{
+	const struct known_object *o = c->objects.data;
+	const object_t *orphan = c->orphans.data;
+	struct known_dir *root = find_dir(c, OBJECT_ROOT);
+	size_t next = 0;
+
+	if (root)
+		root->way = WAY_ROOT;
+	else if (c->objects.count)
+		report(c, CHECK_ROOT_MISSING, OBJECT_ROOT, 0, 0);
+	for (size_t i = 0; i < c->objects.count; i++) {
+		object_t id = o[i].object & LSN_MAX;
+		bool listed;
+		for (; next < c->orphans.count && orphan[next] < id; next++)
+			report(c, CHECK_ORPHAN_MISSING, orphan[next], 0, 0);
+		listed = next < c->orphans.count && orphan[next] == id;
+		next += listed;
+		if (!type_of(&o[i]))
+			continue;
+		result->directories += type_of(&o[i]) == DT_DIR;
+		result->files += type_of(&o[i]) != DT_DIR;
+		if (listed && o[i].nlink)
+			report(c, CHECK_ORPHAN_LINKED, id, 0, o[i].nlink);
+		if (!listed && !o[i].nlink)
+			report(c, CHECK_ORPHAN_UNLISTED, id, 0, 0);
+		if (type_of(&o[i]) == DT_DIR)
+			check_directory(c, &o[i]);
+		else if (o[i].names != o[i].nlink)
+			report(c, CHECK_LINKS, id, o[i].names, o[i].nlink);
+	}
+	for (; next < c->orphans.count; next++)
+		report(c, CHECK_ORPHAN_MISSING, orphan[next], 0, 0);
+}
+
+static int hidden_order(const void *a, const void *b)
+{
+	const struct hidden *x = a, *y = b;
+	return x->object < y->object ? -1 : x->object > y->object;
+}
+
+static void check_hidden(struct fs_check *c)
+{
+	const struct hidden *h = c->hidden.data, *r = c->references.data;
+	size_t next = 0;
+
+	if (c->references.count)
+		qsort(c->references.data, c->references.count, sizeof *r, hidden_order);
+	for (size_t i = 0; i < c->references.count; i++) {
+		if (i && r[i].object == r[i - 1].object) {
+			report(c, CHECK_HIDDEN_TWICE, r[i].owner, 0, r[i].object);
+			continue;
+		}
+		for (; next < c->hidden.count && h[next].object < r[i].object; next++)
+			report(c, CHECK_HIDDEN_LEAKED, h[next].object, 0, h[next].pages);
+		bool there = next < c->hidden.count && h[next].object == r[i].object;
+		if (!there || h[next].pages != r[i].pages || h[next].end != r[i].pages)
+			report(c, CHECK_HIDDEN_MISSING, r[i].owner, r[i].pages, there ? h[next].pages : 0);
+		next += there;
+	}
+	for (; next < c->hidden.count; next++)
+		report(c, CHECK_HIDDEN_LEAKED, h[next].object, 0, h[next].pages);
+}
+
+int fs_check(struct store *store, const struct check_config *config, struct fs_check_result *ret_result)
+{
+	static const struct check_visitor objects = { take_item, take_pages, take_content }, entries = { take_entry, NULL, NULL };
+	struct fs_check *c = calloc(1, sizeof *c);
+	int r;
+
+	*ret_result = (struct fs_check_result){ 0 };
+	if (!c)
+		return -ENOMEM;
+	c->store = store;
+	c->config = *config;
+	c->config.visitor_arg = c;
+	c->config.visitor = &objects;
+	c->result = &ret_result->store;
+	r = store_check(store, &c->config, &ret_result->store);
+	if (!r) {
+		end_object(c);
+		c->config.visitor = &entries;
+		r = check_each_item(store, &c->config);
+	}
+	if (!r) {
+		check_objects(c, ret_result);
+		check_hidden(c);
+	}
+	free(c->objects.data);
+	free(c->dirs.data);
+	free(c->orphans.data);
+	free(c->hidden.data);
+	free(c->references.data);
+	free(c);
+	return r;
+}
+
+// ---- paths ---------------------------------------------------------------------------------------------------
+
+#define DEPTH_MAX 64u
+
+struct name_search {
+	object_t object;
+	uint8_t bytes;
+	uint8_t name[NAME_BYTES_MAX];
+};
+
+static int match_entry(void *arg, struct item_key key, const void *value, size_t bytes)
+{
+	struct name_search *search = arg;
+	const struct dirent_disk *e = value;
+
+	if (!dirent_valid(e, bytes) || e->object != search->object)
+		return 0;
+	search->bytes = e->name_bytes;
+	memcpy(search->name, e->name, e->name_bytes);
+	return 1;
+}
+
+// The parent of a directory and its name there.
+static int step_up(struct lane *lane, object_t *object, struct name_search *ret_search)
+{
+	struct inode inode;
+	struct op *op = op_begin(lane);
+	int r;
+
+	do {
+		r = inode_get(op, *object, &inode);
+		if (!r && !inode_is(&inode, S_IFDIR))
+			r = -ENOENT;
+		ret_search->object = *object;
+		ret_search->bytes = 0;
+		if (!r)
+			r = op_scan(op, item_key(inode.disk.parent, ITEM_DIRENT, 0), item_key(inode.disk.parent, ITEM_DIRENT, ITEM_REST_MAX),
+				    match_entry, ret_search);
+	} while (op_again(op, &r));
+	op_end(op);
+	if (r <= 0)
+		return r ? r : -ENOENT;
+	*object = inode.disk.parent;
+	return 0;
+}
+
+int fs_check_path(struct lane *lane, object_t directory, char *ret_path, size_t path_bytes)
+{
+	char path[4096];
+	size_t at = sizeof path - 1; // it grows to the front
+	struct name_search step;
+
+	path[at] = 0;
+	for (unsigned depth = 0; directory != OBJECT_ROOT; depth++) {
+		int r = depth < DEPTH_MAX ? step_up(lane, &directory, &step) : -ENOENT;
+		if (!r && at < step.bytes + 1u)
+			r = -ENOENT;
+		if (r)
+			return r;
+		at -= step.bytes;
+		memcpy(path + at, step.name, step.bytes);
+		path[--at] = '/';
+	}
+	if (!path[at])
+		path[--at] = '/';
+	if (sizeof path - at > path_bytes)
+		return -ENOENT;
+	memcpy(ret_path, path + at, sizeof path - at);
+	return 0;
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Within the check alone: check.c (order of things, superblocks, tier), check_tree.c (one pass over the
+// tree, merged with what is in the tier), check_used.c (which blocks are used), check_text.c (words).
+#ifndef STORE_CHECK_IMPL_H
+#define STORE_CHECK_IMPL_H
+
+#include "check.h"
+#include "space_layout.h"
+#include "store_impl.h"
+
+// ---- blocks used (check_used.c): a bitmap for each group that has some, none for a full one -------
+
+struct used_group {
+	uint64_t group; // + 1; 0: free slot of the table
+	uint64_t *bits; // NULL: all are used
+	unsigned count;
+};
+struct used {
+	struct used_group *slot; // hash table
+	size_t slots, groups;
+	uint64_t blocks; // marked
+	struct space_layout layout;
+};
+
+// 1: was used before; 0, -ENOMEM. The block is in a group of the layout.
+int used_mark(struct used *u, block_t block);
+void used_bits(const struct used *u, uint64_t group, uint64_t ret_bits[SPACE_GROUP_BLOCKS / 64]);
+void used_fini(struct used *u);
+
+// ---- the check -----------------------------------------------------------------------------------
+
+struct check {
+	struct store *s;
+	const struct check_config *config;
+	struct check_result *result;
+	struct used used;
+	uint64_t done, total; // blocks, for progress
+	uint64_t next_progress;
+};
+
+static inline bool check_cancelled(const struct check_config *config)
+{
+	return config->cancelled && atomic_load_explicit(config->cancelled, memory_order_relaxed);
+}
+void check_progress(struct check *c, const char *what, uint64_t step);
+// `verify`: marks, compares, reports, reads data; else only the items, for the visitor.
+int check_tree(struct check *c, bool verify);
+
+#endif

@@ -1,0 +1,614 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// One pass over the tree in key order, merged with the overlay and the frames of the tier: whatever the
+// store holds passes once, and is compared, marked as used, read, and handed to the visitor.
+//
+//	inner node -> children read in batches -> checked against what the parent says -> leaf -> items
+//	    item: the overlay's version of the key, if there is one, goes to the visitor instead
+//	    extent: its blocks are marked; clean frames of its pages compared; its data read in the
+//	            background, checked when it comes, and given to the visitor if it is still current
+//
+// A node that cannot be had, or is not what its parent says, is reported and passed over with all that is
+// below it. Levels fall with every step down, so damage of whatever kind cannot make the walk run on.
+#include "check_impl.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "walk.h"
+
+#define LEVELS_MAX 16u
+#define BATCH 32u // nodes read at a time
+#define RUNS 32u  // extents read at a time
+
+struct sweep;
+
+struct data_run { // an extent being read
+	struct io io;
+	struct iovec iov;
+	struct sweep *sweep;
+	struct data_run *next; // spare, or done
+	object_t object;
+	page_t first;
+	block_t block;
+	unsigned pages;
+	uint64_t live; // bit per page: current
+	uint64_t tag;
+	uint64_t sum[EXTENT_PAGES_MAX];
+	uint8_t *data;
+};
+
+struct sweep {
+	struct check *check;
+	struct store *s;
+	const struct check_config *config;
+	const struct check_visitor *visitor; // never NULL
+	bool verify;
+	struct ioq *nodes, *data;
+	uint8_t *level[LEVELS_MAX]; // a batch of nodes each
+	object_t extent_object; // of the last extent that passed, and the page behind it
+	page_t extent_end;
+	const struct item **item; // of the overlay, by key
+	size_t items, next_item;
+	frame_t *frame; // indexed ones of pages, by key
+	size_t frames, next_frame;
+	struct data_run run[RUNS], *spare, *done;
+};
+
+static void report(struct sweep *w, const struct check_finding *finding)
+{
+	if (w->verify)
+		check_report(w->config, w->check->result, finding);
+}
+
+// ---- blocks ---------------------------------------------------------------------------------------
+
+static bool block_in_range(const struct check *c, block_t block)
+{
+	const struct space_layout *l = &c->used.layout;
+	uint64_t blank[SPACE_GROUP_BLOCKS / 64];
+	if (block >= l->blocks || block / SPACE_GROUP_BLOCKS >= l->groups)
+		return false;
+	// Only the first few and the last block of a group can be fixed.
+	if (block % SPACE_GROUP_BLOCKS >= 64 && block + 1 != l->blocks)
+		return true;
+	space_blank_bitmap(l, block / SPACE_GROUP_BLOCKS, blank);
+	return !(blank[block % SPACE_GROUP_BLOCKS / 64] >> block % 64 & 1);
+}
+
+// 0, or 1 if a block is not for this use (reported), or -ENOMEM.
+static int mark(struct sweep *w, block_t block, unsigned count, object_t object)
+{
+	struct check_finding f = { .object = object, .place = PLACE_BLOCK };
+	int result = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		bool range = block_in_range(w->check, block + i);
+		int r = range ? used_mark(&w->check->used, block + i) : 1;
+		if (r < 0)
+			return r;
+		enum check_kind kind = range ? CHECK_BLOCK_TWICE : CHECK_BLOCK_RANGE;
+		if (f.found && (!r || kind != f.kind)) {
+			report(w, &f);
+			f.found = 0;
+		}
+		if (!r)
+			continue;
+		if (!f.found) {
+			f.kind = kind;
+			f.at = block + i;
+		}
+		f.found++;
+		result = 1;
+	}
+	if (f.found)
+		report(w, &f);
+	return result;
+}
+
+// ---- data -----------------------------------------------------------------------------------------
+
+static void run_done(struct io *io)
+{
+	struct data_run *run = io->arg;
+	run->next = run->sweep->done;
+	run->sweep->done = run;
+}
+
+static int check_page(struct sweep *w, const struct data_run *run, unsigned i, int error)
+{
+	struct check_finding f = { .kind = CHECK_DATA_UNREADABLE, .object = run->object, .place = PLACE_PAGE, .at = run->first + i,
+				   .expected = run->block + i, .found = (uint64_t)-error };
+	const uint8_t *data = run->data + (size_t)i * PAGE_BYTES;
+
+	w->check->result->pages_read++;
+	if (!error) {
+		f.kind = CHECK_DATA_CONTENT;
+		f.expected = run->sum[i];
+		f.found = checksum_page(w->s->seed, run->object, run->first + i, data);
+	}
+	if (error || f.found != f.expected) {
+		report(w, &f);
+		return 0;
+	}
+	if (!(run->live >> i & 1) || !w->visitor->content)
+		return 0;
+	return w->visitor->content(w->config->visitor_arg, run->object, run->first + i, data, run->tag);
+}
+
+static int check_run(struct sweep *w, struct data_run *run)
+{
+	int r = 0;
+	for (unsigned i = 0; !r && i < run->pages; i++) {
+		int error = run->io.result;
+		if (error) // which of them?
+			error = ioq_read(w->nodes, run->block + i, run->data + (size_t)i * PAGE_BYTES, 1);
+		r = check_page(w, run, i, error);
+	}
+	check_progress(w->check, "tree and data", run->pages);
+	return r;
+}
+
+static int reap(struct sweep *w)
+{
+	int r = 0;
+	while (w->done) {
+		struct data_run *run = w->done;
+		w->done = run->next;
+		if (!r)
+			r = check_run(w, run);
+		run->next = w->spare;
+		w->spare = run;
+	}
+	return r;
+}
+
+static int read_extent(struct sweep *w, object_t object, page_t first, const struct extent_disk *e, uint64_t live, uint64_t tag)
+{
+	int r = 0;
+	while (!r && !w->spare) {
+		ioq_wait_some(w->data);
+		r = reap(w);
+	}
+	if (r)
+		return r;
+	struct data_run *run = w->spare;
+	w->spare = run->next;
+	if (!run->data && !(run->data = aligned_alloc(PAGE_BYTES, (size_t)EXTENT_PAGES_MAX * PAGE_BYTES)))
+		return -ENOMEM;
+	run->sweep = w;
+	run->object = object;
+	run->first = first;
+	run->block = e->block;
+	run->pages = e->pages;
+	run->live = live;
+	run->tag = tag;
+	memcpy(run->sum, e->sum, e->pages * sizeof e->sum[0]);
+	run->iov = (struct iovec){ run->data, (size_t)e->pages * PAGE_BYTES };
+	run->io = (struct io){ .kind = 'r', .block = e->block, .iov = &run->iov, .iovcnt = 1, .done = run_done, .arg = run };
+	ioq_submit(w->data, &run->io);
+	return 0;
+}
+
+// ---- what the tier adds ------------------------------------------------------------------------------
+
+static bool object_dropped(const struct sweep *w, object_t object)
+{
+	lsn_t lsn;
+	return drops_whole(&w->s->drops, object, &lsn);
+}
+
+static int emit_item(struct sweep *w, struct item_key key, const void *value, size_t bytes)
+{
+	if (object_dropped(w, key.object))
+		return 0;
+	if (w->verify)
+		w->check->result->items++;
+	return w->visitor->item ? w->visitor->item(w->config->visitor_arg, key, value, bytes) : 0;
+}
+
+static int emit_pages(struct sweep *w, object_t object, page_t first, unsigned count, uint64_t *ret_tag)
+{
+	return w->visitor->pages ? w->visitor->pages(w->config->visitor_arg, object, first, count, ret_tag) : 0;
+}
+
+// A frame of a page; sum: of its block in the tree, NULL: there is none.
+static int emit_frame(struct sweep *w, frame_t f, const uint64_t *sum)
+{
+	const struct frame *fr = &w->s->tier->frame[f];
+	uint16_t state = frame_state(fr);
+	uint64_t tag = 0;
+
+	if (fr->lsn < drops_newest(&w->s->drops, fr->object, fr->page, LSN_MAX))
+		return 0;
+	if (state & FRAME_DIRTY) {
+		int r = emit_pages(w, fr->object, fr->page, 1, &tag);
+		if (r || state & FRAME_POISONED || !w->visitor->content)
+			return r;
+		return w->visitor->content(w->config->visitor_arg, fr->object, fr->page, tier_frame_data(w->s->tier, f), tag);
+	}
+	if (sum ? *sum == fr->sum : w->check->result->tree_damaged)
+		return 0;
+	report(w, &(struct check_finding){ .kind = sum ? CHECK_FRAME_STALE : CHECK_FRAME_NOTHING, .object = fr->object,
+					   .place = PLACE_FRAME, .at = f, .expected = sum ? *sum : fr->page, .found = fr->sum });
+	return 0;
+}
+
+static struct item_key frame_key(const struct sweep *w, size_t i)
+{
+	const struct frame *fr = &w->s->tier->frame[w->frame[i]];
+	return item_key(fr->object, ITEM_EXTENT, fr->page);
+}
+
+// All that the tier has below that key.
+static int emit_below(struct sweep *w, struct item_key key)
+{
+	for (;;) {
+		const struct item *i = w->next_item < w->items ? w->item[w->next_item] : NULL;
+		bool have_frame = w->next_frame < w->frames;
+		struct item_key at = have_frame ? frame_key(w, w->next_frame) : ITEM_KEY_MAX;
+		bool item_first = i && (!have_frame || item_key_compare(i->key, at) < 0);
+		int r = 0;
+
+		if (item_first)
+			at = i->key;
+		if ((!i && !have_frame) || item_key_compare(at, key) >= 0)
+			return 0;
+		if (!item_first) {
+			r = emit_frame(w, w->frame[w->next_frame++], NULL);
+		} else {
+			w->next_item++;
+			if (!i->deleted)
+				r = emit_item(w, i->key, i->value, i->bytes);
+		}
+		if (r)
+			return r;
+	}
+}
+
+// ---- items of the tree ---------------------------------------------------------------------------------
+
+static uint64_t live_pages(const struct sweep *w, object_t object, page_t first, const struct extent_disk *e)
+{
+	uint64_t live = 0;
+	for (unsigned i = 0; e->flags == 0 && i < e->pages; i++)
+		if (e->birth >= drops_newest(&w->s->drops, object, first + i, LSN_MAX))
+			live |= UINT64_C(1) << i;
+	return live;
+}
+
+// Frames of the extent's pages: a dirty one replaces the page, a clean one must be the same.
+static int pass_frames(struct sweep *w, object_t object, page_t first, const struct extent_disk *e, uint64_t *live)
+{
+	int r = 0;
+	while (!r && w->next_frame < w->frames) {
+		frame_t f = w->frame[w->next_frame];
+		const struct frame *fr = &w->s->tier->frame[f];
+		if (fr->object != object || fr->page >= first + e->pages)
+			break;
+		w->next_frame++;
+		if (frame_state(fr) & FRAME_DIRTY)
+			*live &= ~(UINT64_C(1) << (fr->page - first));
+		else if (e->flags == EXTENT_POISONED)
+			continue;
+		r = emit_frame(w, f, e->flags == 0 ? &e->sum[fr->page - first] : NULL);
+	}
+	return r;
+}
+
+static void check_extent(struct sweep *w, const struct node_disk *leaf, object_t object, page_t first, const struct extent_disk *e)
+{
+	struct check_finding f = { .object = object, .place = PLACE_PAGE, .at = first };
+	lsn_t cut = w->s->super.cut < leaf->birth ? w->s->super.cut : leaf->birth;
+
+	if (e->birth > cut) {
+		f.kind = CHECK_EXTENT_BIRTH;
+		f.expected = cut;
+		f.found = e->birth;
+		report(w, &f);
+	}
+	if (object == w->extent_object && first < w->extent_end) {
+		f.kind = CHECK_EXTENT_OVERLAP;
+		f.expected = w->extent_end;
+		f.found = first;
+		report(w, &f);
+	}
+	if (object != w->extent_object || first + e->pages > w->extent_end)
+		w->extent_end = first + e->pages;
+	w->extent_object = object;
+	if (e->flags == EXTENT_POISONED) {
+		f.kind = CHECK_PAGE_LOST;
+		f.found = e->pages;
+		report(w, &f);
+	}
+}
+
+static int pass_extent(struct sweep *w, const struct node_disk *leaf, const struct node_item *item)
+{
+	const struct extent_disk *e = item->value;
+	object_t object = item->key.object;
+	page_t first = item_key_rest(item->key);
+	uint64_t tag = 0;
+
+	if (!extent_valid(item, w->s->super.blocks)) {
+		report(w, &(struct check_finding){ .kind = CHECK_EXTENT_MALFORMED, .object = object, .place = PLACE_PAGE, .at = first });
+		return 0;
+	}
+	check_extent(w, leaf, object, first, e);
+	int r = e->flags == 0 ? mark(w, e->block, e->pages, object) : 0;
+	if (r < 0)
+		return r;
+	uint64_t live = live_pages(w, object, first, e);
+	r = pass_frames(w, object, first, e, &live);
+	for (unsigned i = 0; !r && i < e->pages;) {
+		unsigned n = 0;
+		while (i + n < e->pages && live >> (i + n) & 1)
+			n++;
+		if (n)
+			r = emit_pages(w, object, first + i, n, &tag);
+		i += n + 1;
+	}
+	if (!r && e->flags == 0 && !w->config->quick)
+		r = read_extent(w, object, first, e, live, tag);
+	return r;
+}
+
+static bool type_known(struct item_key key)
+{
+	enum item_type type = item_key_type(key);
+	if (key.object == OBJECT_STORE)
+		return type == ITEM_ORPHAN || type == ITEM_BAD;
+	return (key.object == OBJECT_ROOT || key.object >= OBJECT_FIRST) && type <= ITEM_EXTENT;
+}
+
+static int pass_item(struct sweep *w, const struct node_disk *leaf, const struct node_item *item)
+{
+	struct check_finding f = { .kind = CHECK_ITEM_UNKNOWN, .object = item->key.object, .place = PLACE_KEY, .at = item->key.sub,
+				   .found = item_key_type(item->key) };
+	int r = emit_below(w, item->key);
+
+	if (r)
+		return r;
+	if (!type_known(item->key)) {
+		report(w, &f);
+		return 0;
+	}
+	if (item->key.object > w->s->super.cut) {
+		f.kind = CHECK_ITEM_FUTURE;
+		f.expected = w->s->super.cut;
+		f.found = item->key.object;
+		report(w, &f);
+		if (item_key_type(item->key) != ITEM_EXTENT)
+			return 0; // nobody finds it
+	}
+	if (item_key_type(item->key) == ITEM_EXTENT)
+		return w->verify ? pass_extent(w, leaf, item) : 0;
+	if (w->verify && item_key_type(item->key) == ITEM_BAD) {
+		r = mark(w, item_key_rest(item->key), 1, OBJECT_STORE);
+		if (r < 0)
+			return r;
+	}
+	const struct item *i = w->next_item < w->items ? w->item[w->next_item] : NULL;
+	if (!i || !item_key_equal(i->key, item->key))
+		return emit_item(w, item->key, item->value, item->bytes);
+	w->next_item++;
+	return i->deleted ? 0 : emit_item(w, i->key, i->value, i->bytes);
+}
+
+// ---- nodes -----------------------------------------------------------------------------------------------
+
+struct expect { // what the parent says of a node
+	struct node_ref ref;
+	unsigned level;
+	const struct item_key *first; // NULL: of the root
+	struct item_key limit;
+};
+
+static bool node_found_good(struct sweep *w, const struct expect *x, const struct node_disk *n, int error)
+{
+	struct check_finding f = { .object = OBJECT_STORE, .place = PLACE_BLOCK, .at = x->ref.block };
+
+	f.expected = x->ref.sum;
+	f.found = error ? (uint64_t)-error : checksum_page(w->s->seed, OBJECT_STORE, x->ref.block, n);
+	if (error || f.found != f.expected) {
+		f.kind = error ? CHECK_NODE_UNREADABLE : CHECK_NODE_CONTENT;
+	} else if (!node_valid(n, (int)x->level, x->ref.block, x->ref.birth)) {
+		f.kind = CHECK_NODE_MALFORMED;
+		f.expected = x->level;
+		f.found = n->level;
+	} else if (x->first && !item_key_equal(node_key(n, 0), *x->first)) {
+		f.kind = CHECK_NODE_ORDER;
+		f.expected = x->first->object;
+		f.found = node_key(n, 0).object;
+	} else if (item_key_compare(node_key(n, node_count(n) - 1), x->limit) >= 0) {
+		f.kind = CHECK_NODE_ORDER;
+		f.expected = x->limit.object;
+		f.found = node_key(n, node_count(n) - 1).object;
+	} else {
+		return true;
+	}
+	report(w, &f);
+	w->check->result->tree_damaged = true;
+	return false;
+}
+
+// A cached copy is only ever a copy.
+static void check_cached(struct sweep *w, struct node_ref ref)
+{
+	const struct tier *t = w->s->tier;
+	frame_t f = index_find(t, index_bucket(t, OBJECT_STORE, ref.block), OBJECT_STORE, ref.block);
+	if (f == FRAME_NONE || t->frame[f].lsn != ref.birth || t->frame[f].sum == ref.sum)
+		return;
+	report(w, &(struct check_finding){ .kind = CHECK_FRAME_STALE, .warning = true, .object = OBJECT_STORE, .place = PLACE_FRAME,
+					   .at = f, .expected = ref.sum, .found = t->frame[f].sum });
+}
+
+static int pass_children(struct sweep *w, const struct node_disk *n, struct item_key limit);
+
+// A node that has been read.
+static int pass_node(struct sweep *w, const struct expect *x, const struct node_disk *n, int error)
+{
+	int r;
+
+	if (check_cancelled(w->config))
+		return -ECANCELED;
+	if (w->verify) {
+		r = mark(w, x->ref.block, 1, OBJECT_STORE);
+		if (r)
+			return r < 0 ? r : 0;
+		w->check->result->nodes++;
+		check_progress(w->check, "tree and data", 1);
+	}
+	if (!node_found_good(w, x, n, error))
+		return 0;
+	if (w->verify)
+		check_cached(w, x->ref);
+	if (n->level > 0)
+		return pass_children(w, n, x->limit);
+	r = 0;
+	for (unsigned i = 0; !r && i < node_count(n); i++) {
+		struct node_item item = node_item(n, i);
+		r = pass_item(w, n, &item);
+	}
+	return r;
+}
+
+// What cannot be a block is not read.
+static bool readable(const struct sweep *w, block_t block)
+{
+	return block < w->s->super.blocks;
+}
+
+static int pass_children(struct sweep *w, const struct node_disk *n, struct item_key limit)
+{
+	unsigned level = n->level - 1u, count = node_count(n);
+	struct io io[BATCH];
+	struct iovec iov[BATCH];
+	int r = 0;
+
+	if (!w->level[level] && !(w->level[level] = aligned_alloc(PAGE_BYTES, (size_t)BATCH * PAGE_BYTES)))
+		return -ENOMEM;
+	for (unsigned from = 0; !r && from < count; from += BATCH) {
+		unsigned batch = count - from < BATCH ? count - from : BATCH;
+		for (unsigned i = 0; i < batch; i++) {
+			iov[i] = (struct iovec){ w->level[level] + (size_t)i * PAGE_BYTES, PAGE_BYTES };
+			io[i] = (struct io){ .kind = 'r', .block = node_child(n, from + i).block, .iov = &iov[i], .iovcnt = 1 };
+			if (readable(w, io[i].block))
+				ioq_submit(w->nodes, &io[i]);
+			else
+				io[i].result = -ERANGE;
+		}
+		ioq_wait_all(w->nodes);
+		for (unsigned i = 0; !r && i < batch; i++) {
+			struct item_key first = node_key(n, from + i);
+			struct expect x = { node_child(n, from + i), level, &first,
+					    from + i + 1 < count ? node_key(n, from + i + 1) : limit };
+			r = pass_node(w, &x, iov[i].iov_base, io[i].result);
+		}
+	}
+	return r;
+}
+
+static int pass_root(struct sweep *w)
+{
+	const struct super_disk *super = &w->s->super;
+	struct expect x = { { super->root_block, super->root_birth, super->root_sum }, super->root_level, NULL, ITEM_KEY_MAX };
+
+	if (super->root_block == 0)
+		return 0;
+	void *page = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
+	if (!page)
+		return -ENOMEM;
+	int r = pass_node(w, &x, page, ioq_read(w->nodes, x.ref.block, page, 1));
+	free(page);
+	return r;
+}
+
+// ---- the sweep ----------------------------------------------------------------------------------------------
+
+static int item_order(const void *a, const void *b)
+{
+	const struct item *x = *(const struct item *const *)a, *y = *(const struct item *const *)b;
+	return item_key_compare(x->key, y->key);
+}
+
+static void collect_item(void *arg, struct item *item)
+{
+	struct sweep *w = arg;
+	if (!item_is_drop(item))
+		w->item[w->items++] = item;
+}
+
+static int frame_order(const void *a, const void *b, void *arg)
+{
+	const struct frame *x = (struct frame *)arg + *(const frame_t *)a, *y = (struct frame *)arg + *(const frame_t *)b;
+	if (x->object != y->object)
+		return x->object < y->object ? -1 : 1;
+	return x->page < y->page ? -1 : x->page > y->page;
+}
+
+static int collect(struct sweep *w)
+{
+	struct tier *t = w->s->tier;
+
+	w->item = malloc((atomic_load(&w->s->overlay.items) + 1) * sizeof *w->item);
+	if (!w->item)
+		return -ENOMEM;
+	overlay_each(&w->s->overlay, collect_item, w);
+	qsort(w->item, w->items, sizeof *w->item, item_order);
+	if (!w->verify)
+		return 0;
+	w->frame = malloc(((size_t)t->frames + 1) * sizeof *w->frame);
+	if (!w->frame)
+		return -ENOMEM;
+	for (frame_t f = 0; f < t->frames; f++)
+		if (frame_place(frame_state(&t->frame[f])) == FRAME_INDEXED && t->frame[f].object != OBJECT_STORE)
+			w->frame[w->frames++] = f;
+	qsort_r(w->frame, w->frames, sizeof *w->frame, frame_order, t->frame);
+	return 0;
+}
+
+static int sweep(struct sweep *w)
+{
+	int r = ioq_new(w->s->backing, BATCH, &w->nodes);
+	if (!r)
+		r = ioq_new(w->s->backing, RUNS, &w->data);
+	if (!r)
+		r = collect(w);
+	for (unsigned i = 0; i < RUNS; i++) {
+		w->run[i].next = w->spare;
+		w->spare = &w->run[i];
+	}
+	if (!r)
+		r = pass_root(w);
+	if (!r)
+		r = emit_below(w, ITEM_KEY_MAX);
+	if (w->data)
+		ioq_wait_all(w->data);
+	return r ? r : reap(w);
+}
+
+int check_tree(struct check *c, bool verify)
+{
+	static const struct check_visitor nobody;
+	struct sweep *w = calloc(1, sizeof *w);
+
+	if (!w)
+		return -ENOMEM;
+	w->check = c;
+	w->s = c->s;
+	w->config = c->config;
+	w->visitor = c->config->visitor ? c->config->visitor : &nobody;
+	w->verify = verify;
+	int r = sweep(w);
+	if (w->nodes)
+		ioq_free(w->nodes);
+	if (w->data)
+		ioq_free(w->data);
+	for (unsigned i = 0; i < RUNS; i++)
+		free(w->run[i].data);
+	for (unsigned i = 0; i < LEVELS_MAX; i++)
+		free(w->level[i]);
+	free(w->item);
+	free(w->frame);
+	free(w);
+	return r;
+}

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// fsck.vemsfuse: checks a pair that is not mounted. It finds, and mends nothing.
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include "fs_check.h"
+#include "log.h"
+
+enum { EXIT_CLEAN = 0, EXIT_ERRORS_LEFT = 4, EXIT_OPERATIONAL = 8, EXIT_USAGE = 16, EXIT_CANCELLED = 32 };
+enum { OPT_PMEM = 256, OPT_BACKING, OPT_LOSE_TIER, OPT_VERSION };
+
+#define QUIET_MS 2000u // no progress before
+#define PATHS_MAX 100u // findings with a path: each costs a scan of directories
+
+static const struct option long_options[] = {
+	{ "pmem", required_argument, NULL, OPT_PMEM },
+	{ "backing", required_argument, NULL, OPT_BACKING },
+	{ "lose-tier", no_argument, NULL, OPT_LOSE_TIER },
+	{ "quick", no_argument, NULL, 'q' },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, OPT_VERSION },
+	{ 0 },
+};
+
+static const char help_text[] =
+"Usage: fsck.vemsfuse [-n] [-q] [-v] --pmem=PATH --backing=PATH\n"
+"       fsck.vemsfuse [-n] [-q] [-v] --backing=PATH\n"
+"\n"
+"Checks a file system that is not mounted: finds, does not mend. Nothing is written.\n"
+"\n"
+"  --pmem=PATH     the tier; not needed for a backing that was unmounted\n"
+"  --backing=PATH  the block device or file\n"
+"  --lose-tier     the backing alone, as of its last epoch, though its tier may hold newer data\n"
+"  -q, --quick     do not read file data on the backing\n"
+"  -v, --verbose   say what was looked at\n"
+"  -n              check only; the default\n"
+"  -p, -a, -y      as for other file systems; there is no repair yet, so they check only\n"
+"  -f              always checks in full anyway\n"
+"  -h, --help      this text\n"
+"  --version       the version\n"
+"\n"
+"Findings go to stdout, one a line.\n"
+"\n"
+"Example:\n"
+"  fsck.vemsfuse --pmem=/dev/dax0.0 --backing=/dev/sdb\n"
+"\n"
+"Exit status: 0 clean; 4 errors left; 8 cannot check (in use, missing, ...); 16 wrong command line;\n"
+"32 cancelled.\n";
+
+static atomic_bool cancelled;
+
+struct fsck {
+	struct store_config store;
+	bool quick, verbose, repair_asked;
+	struct lane *lane;
+	bool show_progress, progress_shown;
+	uint64_t began_ms;
+	unsigned paths;
+};
+
+static void cancel(int signal_number)
+{
+	atomic_store(&cancelled, true);
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+__attribute__((format(printf, 1, 2))) static int wrong(const char *format, ...)
+{
+	char line[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(line, sizeof line, format, args);
+	va_end(args);
+	log_error("%s. Try 'fsck.vemsfuse --help'", line);
+	return EXIT_USAGE;
+}
+
+// -1 to go on, or what to exit with.
+static int parse(int argc, char **argv, struct fsck *ret_fsck)
+{
+	int c;
+
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":hnqvfpay", long_options, NULL)) != -1) {
+		switch (c) {
+		case OPT_PMEM:
+			ret_fsck->store.tier_path = optarg;
+			break;
+		case OPT_BACKING:
+			ret_fsck->store.backing_path = optarg;
+			break;
+		case OPT_LOSE_TIER:
+			ret_fsck->store.lose_tier = true;
+			break;
+		case 'q':
+			ret_fsck->quick = true;
+			break;
+		case 'v':
+			ret_fsck->verbose = true;
+			break;
+		case 'p':
+		case 'a':
+		case 'y':
+			ret_fsck->repair_asked = true;
+			break;
+		case 'n':
+		case 'f':
+			break;
+		case OPT_VERSION:
+			puts("fsck.vemsfuse " VEMS_RELEASE);
+			return EXIT_CLEAN;
+		case 'h':
+			fputs(help_text, stdout);
+			return EXIT_CLEAN;
+		case ':':
+			return wrong("'%s': a value is missing", argv[optind - 1]);
+		default:
+			if (optopt && optopt < 256)
+				return wrong("unknown option '-%c'", optopt);
+			return wrong("%s '%s'", optopt ? "no value is taken by" : "unknown option", argv[optind - 1]);
+		}
+	}
+	if (optind < argc)
+		return wrong("one argument too many: '%s'", argv[optind]);
+	if (!ret_fsck->store.backing_path || !*ret_fsck->store.backing_path)
+		return wrong("--backing=PATH is missing");
+	if (ret_fsck->store.tier_path && !*ret_fsck->store.tier_path)
+		return wrong("--pmem=PATH is empty");
+	return -1;
+}
+
+// ---- what is shown ---------------------------------------------------------------------------------
+
+static void progress_clear(struct fsck *fsck)
+{
+	if (fsck->progress_shown)
+		fputs("\r\033[K", stderr);
+	fsck->progress_shown = false;
+}
+
+static void progress(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+	struct fsck *fsck = arg;
+
+	if (!fsck->show_progress || now_ms() - fsck->began_ms < QUIET_MS)
+		return;
+	if (total)
+		fprintf(stderr, "\r%s: %.1f %%\033[K", what, 100.0 * (double)(done < total ? done : total) / (double)total);
+	else
+		fprintf(stderr, "\r%s: %llu\033[K", what, (unsigned long long)done);
+	fsck->progress_shown = true;
+}
+
+// Names are anything; a line on a terminal is not.
+static void print_line(const char *line)
+{
+	for (; *line; line++)
+		putchar((unsigned char)*line < 32 || *line == 127 ? '?' : *line);
+	putchar('\n');
+}
+
+static void finding(void *arg, const struct check_finding *f)
+{
+	struct fsck *fsck = arg;
+	char line[1024], path[2048], whole[sizeof line + sizeof path + 32];
+	bool directory = f->place == PLACE_NAME || f->kind == CHECK_ENTRIES || f->kind == CHECK_LINKS || f->kind == CHECK_PARENT;
+
+	check_describe(f, line, sizeof line);
+	path[0] = 0;
+	if (directory && fsck->lane && fsck->paths < PATHS_MAX) {
+		fsck->paths++;
+		log_quiet(1); // that it cannot be told is no news here
+		if (fs_check_path(fsck->lane, f->object, path, sizeof path))
+			path[0] = 0;
+		log_quiet(0);
+	}
+	progress_clear(fsck);
+	snprintf(whole, sizeof whole, "%s: %s%s%s%s", f->warning ? "warning" : "error", line, path[0] ? " (" : "", path,
+		 path[0] ? ")" : "");
+	print_line(whole);
+}
+
+// ---- the check ---------------------------------------------------------------------------------------
+
+static int refused(const struct fsck *fsck, int r)
+{
+	if (r == -EBUSY)
+		log_error("in use: unmount the file system first");
+	else if (r == -ESTALE && !fsck->store.tier_path)
+		log_error("%s was not unmounted: check it together with its tier, --pmem=PATH", fsck->store.backing_path);
+	return r == -EUCLEAN ? EXIT_ERRORS_LEFT : EXIT_OPERATIONAL;
+}
+
+static void summary(const struct fsck *fsck, const struct fs_check_result *result)
+{
+	const struct check_result *s = &result->store;
+
+	if (fsck->verbose)
+		printf("looked at %llu frames, %llu tree nodes, %llu items, %llu blocks in use, %llu of them read as data\n",
+		       (unsigned long long)s->frames, (unsigned long long)s->nodes, (unsigned long long)s->items,
+		       (unsigned long long)s->blocks_used, (unsigned long long)s->pages_read);
+	printf("%s: %s: %llu directories, %llu files; %llu errors, %llu warnings%s\n", fsck->store.backing_path,
+	       s->errors ? "NOT CLEAN" : "clean", (unsigned long long)result->directories, (unsigned long long)result->files,
+	       (unsigned long long)s->errors, (unsigned long long)s->warnings,
+	       fsck->quick ? "; file data was not read" : "");
+}
+
+static int check(struct fsck *fsck, struct store *store)
+{
+	struct fs_check_result result;
+	struct check_config config = { .quick = fsck->quick, .report = finding, .progress = progress, .arg = fsck,
+				       .cancelled = &cancelled };
+	int r = lane_new(store, &fsck->lane);
+
+	if (!r) {
+		r = fs_check(store, &config, &result);
+		lane_free(fsck->lane);
+	}
+	progress_clear(fsck);
+	if (r == -ECANCELED) {
+		log_error("cancelled");
+		return EXIT_CANCELLED;
+	}
+	if (r) {
+		log_error("cannot go on: %s", strerror(-r));
+		return EXIT_OPERATIONAL;
+	}
+	summary(fsck, &result);
+	return result.store.errors ? EXIT_ERRORS_LEFT : EXIT_CLEAN;
+}
+
+int main(int argc, char **argv)
+{
+	struct fsck fsck = { .store.read_only = true, .show_progress = isatty(STDERR_FILENO), .began_ms = now_ms() };
+	struct sigaction action = { .sa_handler = cancel };
+	struct store *store;
+	int r;
+
+	log_init("fsck.vemsfuse");
+	r = parse(argc, argv, &fsck);
+	if (r >= 0)
+		return r;
+	if (fsck.repair_asked)
+		log_warning("there is no repair yet: finds, does not mend");
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	r = store_open(&fsck.store, &store);
+	if (r)
+		return atomic_load(&cancelled) ? EXIT_CANCELLED : refused(&fsck, r);
+	r = check(&fsck, store);
+	store_close(store);
+	if (fflush(stdout) || ferror(stdout))
+		return EXIT_OPERATIONAL;
+	return r;
+}
