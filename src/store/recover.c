@@ -41,14 +41,16 @@ static void newest_wins(struct recovery *rc, frame_t f, object_t object, page_t 
 	struct bucket *b = index_bucket(t, object, page);
 	frame_t old = index_find(t, b, object, page);
 
+	if (old == f && fr->lsn >= lsn)
+		return; // the power failed between slots and T: slot and record say the same
 	fr->object = object;
 	fr->page = page;
 	fr->lsn = lsn;
 	fr->sum = sum;
 	atomic_store(&fr->state, FRAME_LIMBO | (filled ? FRAME_FILLED : 0));
-	if (old == f || (old != FRAME_NONE && t->frame[old].lsn >= lsn))
+	if (old != FRAME_NONE && old != f && t->frame[old].lsn >= lsn)
 		return;
-	if (old != FRAME_NONE)
+	if (old != FRAME_NONE && old != f)
 		atomic_store(&t->frame[old].state, FRAME_LIMBO);
 	atomic_store(&fr->state, FRAME_INDEXED | (filled ? FRAME_FILLED : 0));
 	index_set(t, b, object, page, f);

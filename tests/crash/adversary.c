@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Keeps `durable`, an image of what no power cut can undo, and two lists of what is on its way: stores
+// by thread, block writes. A drain moves its thread's stores from the list to the image; a flush moves
+// the writes that were complete.
+#include "adversary.h"
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "hash.h"
+
+#define THREADS_MAX 64u
+#define SECTOR_BYTES 512u
+#define LINE_BYTES 64u
+
+const char *const order_name[ORDERS] = { "frames", "record", "relog", "slots", "reclaim", "tails", "evict", "base", "attach",
+					 "flush", "fua" };
+
+enum region { // of the tier; a set
+	REGION_FRAME = 1, REGION_LANE_RING = 2, REGION_ITEM_RING = 4, REGION_SLOT_BODY = 8, REGION_SLOT_GOOD = 16,
+	REGION_SLOT_FREE = 32, REGION_TAILS = 64, REGION_BASE = 128, REGION_OTHER = 256, REGION_START = 512
+};
+
+struct store_pending {
+	struct store_pending *next;
+	unsigned thread;
+	uint64_t offset;
+	uint32_t bytes;
+	uint8_t data[];
+};
+struct write_pending {
+	struct write_pending *next;
+	uint64_t number; // of all block writes
+	unsigned thread;
+	block_t block;
+	bool fua;
+	uint8_t data[PAGE_BYTES];
+};
+struct thread {
+	pid_t tid;
+	unsigned stored;  // regions, since its last drain
+	bool flushing;    // its next event says that the flush has ended
+	uint64_t flushed; // writes below that number are durable then
+	bool writing;     // likewise its W writes
+};
+
+struct adversary {
+	pthread_mutex_t lock;
+	struct media *media;
+	struct backing *backing;
+	struct media_recorder recorder;
+	struct backing_hook hook;
+	struct image *durable;
+	struct tier_geometry geometry;
+	bool have_geometry;
+	struct store_pending *store, **store_end;
+	struct write_pending *write, **write_end;
+	uint64_t writes_issued, number, changes;
+	struct thread thread[THREADS_MAX];
+	unsigned threads;
+	bool broken[ORDERS];
+	uint64_t breaks;
+	unsigned fail_writes, fail_flushes;
+	adversary_event_fn fn;
+	void *arg;
+};
+
+static struct thread *thread_self(struct adversary *a)
+{
+	static _Thread_local pid_t tid;
+	if (!tid)
+		tid = gettid();
+	for (unsigned i = 0; i < a->threads; i++)
+		if (a->thread[i].tid == tid)
+			return &a->thread[i];
+	assert(a->threads < THREADS_MAX);
+	a->thread[a->threads] = (struct thread){ .tid = tid };
+	return &a->thread[a->threads++];
+}
+
+// ---- durable ------------------------------------------------------------------------------------
+
+static void image_write(struct image *i, block_t block, const uint8_t *data)
+{
+	memcpy(i->backing + block * PAGE_BYTES, data, PAGE_BYTES);
+	i->written[block / 8] |= (uint8_t)(1u << (block % 8));
+}
+
+static void writes_settle(struct adversary *a, unsigned thread, uint64_t below)
+{
+	for (struct write_pending **link = &a->write, *w; (w = *link);) {
+		bool now = w->number < below || (w->fua && w->thread == thread && a->thread[thread].writing);
+		if (!now) {
+			link = &w->next;
+			continue;
+		}
+		image_write(a->durable, w->block, w->data);
+		*link = w->next;
+		free(w);
+	}
+	for (a->write_end = &a->write; *a->write_end;)
+		a->write_end = &(*a->write_end)->next;
+}
+
+static void stores_settle(struct adversary *a, unsigned thread)
+{
+	for (struct store_pending **link = &a->store, *s; (s = *link);) {
+		if (s->thread != thread) {
+			link = &s->next;
+			continue;
+		}
+		memcpy(a->durable->media->base + s->offset, s->data, s->bytes);
+		*link = s->next;
+		free(s);
+	}
+	for (a->store_end = &a->store; *a->store_end;)
+		a->store_end = &(*a->store_end)->next;
+}
+
+// Whatever this thread does next shows that its waited-for I/O is over.
+static struct thread *arrive(struct adversary *a)
+{
+	struct thread *t = thread_self(a);
+	if (t->flushing || t->writing)
+		writes_settle(a, (unsigned)(t - a->thread), t->flushing ? t->flushed : 0);
+	t->flushing = t->writing = false;
+	return t;
+}
+
+// ---- the tier ---------------------------------------------------------------------------------------
+
+static uint64_t word_of(const struct adversary *a, unsigned word)
+{
+	uint64_t raw;
+	memcpy(&raw, a->media->base + TIER_WORDS_OFFSET + word * TIER_WORD_STRIDE, 8);
+	return raw & LSN_MAX;
+}
+
+static unsigned region_of(struct adversary *a, uint64_t offset, const void *src, size_t bytes)
+{
+	const struct tier_geometry *g = &a->geometry;
+	if (offset < TIER_WORDS_OFFSET)
+		return REGION_OTHER | REGION_START;
+	if (offset < TIER_RINGS_OFFSET) {
+		unsigned word = (unsigned)((offset - TIER_WORDS_OFFSET) / TIER_WORD_STRIDE);
+		if (word == WORD_LSN_BASE)
+			return REGION_BASE;
+		if (word == WORD_ATTACH)
+			return REGION_OTHER | REGION_START;
+		return word >= WORD_TAIL_LSN ? REGION_TAILS : REGION_OTHER;
+	}
+	if (offset >= g->frames_offset)
+		return REGION_FRAME;
+	if (offset >= g->table_offset) {
+		uint64_t check;
+		if (offset % sizeof(struct slot_disk))
+			return REGION_SLOT_BODY;
+		if (bytes > 8)
+			return REGION_START; // attaching writes whole slots
+		memcpy(&check, src, 8);
+		frame_t f = (frame_t)((offset - g->table_offset) / sizeof(struct slot_disk));
+		uint64_t is_free = hash_mix(hash_mix(word_of(a, WORD_ATTACH), f), 0x46524545);
+		return check == is_free ? REGION_SLOT_FREE : REGION_SLOT_GOOD;
+	}
+	return offset >= TIER_RINGS_OFFSET + g->rings * g->ring_bytes ? REGION_ITEM_RING : REGION_LANE_RING;
+}
+
+static bool drain_is(unsigned stored, enum order order)
+{
+	switch (order) {
+	case ORDER_FRAMES:
+		return stored == REGION_FRAME;
+	case ORDER_RECORD:
+		return stored & REGION_LANE_RING;
+	case ORDER_RELOG:
+		return stored & REGION_ITEM_RING;
+	case ORDER_SLOTS:
+		return stored == REGION_SLOT_BODY;
+	case ORDER_RECLAIM:
+		return stored & (REGION_SLOT_GOOD | REGION_ITEM_RING);
+	case ORDER_TAILS:
+		return stored & REGION_TAILS && !(stored & REGION_START);
+	case ORDER_EVICT:
+		return stored == REGION_SLOT_FREE;
+	case ORDER_BASE:
+		return stored == REGION_BASE;
+	case ORDER_ATTACH:
+		return stored & REGION_START;
+	default:
+		return false;
+	}
+}
+
+static void note_event(struct adversary *a, enum event event)
+{
+	uint64_t number = ++a->number;
+	if (a->fn)
+		a->fn(a->arg, event, number);
+}
+
+static void on_store(void *arg, uint64_t offset, const void *src, size_t bytes)
+{
+	struct adversary *a = arg;
+	pthread_mutex_lock(&a->lock);
+	struct thread *t = arrive(a);
+	a->changes++;
+	t->stored |= region_of(a, offset, src, bytes);
+	struct store_pending *s = malloc(sizeof *s + bytes);
+	assert(s);
+	s->next = NULL;
+	s->thread = (unsigned)(t - a->thread);
+	s->offset = offset;
+	s->bytes = (uint32_t)bytes;
+	memcpy(s->data, src, bytes);
+	*a->store_end = s;
+	a->store_end = &s->next;
+	note_event(a, EVENT_STORE);
+	pthread_mutex_unlock(&a->lock);
+}
+
+static void on_drain(void *arg)
+{
+	struct adversary *a = arg;
+	bool ignored = false;
+	pthread_mutex_lock(&a->lock);
+	struct thread *t = arrive(a);
+	for (int o = 0; o < ORDERS; o++)
+		ignored |= a->broken[o] && drain_is(t->stored, (enum order)o);
+	if (ignored)
+		a->breaks++;
+	else if (t->stored || a->store)
+		stores_settle(a, (unsigned)(t - a->thread));
+	t->stored = 0;
+	note_event(a, EVENT_DRAIN);
+	pthread_mutex_unlock(&a->lock);
+}
+
+// ---- the backing --------------------------------------------------------------------------------------
+
+static void add_writes(struct adversary *a, unsigned thread, bool fua, block_t block, const struct iovec *iov, int iovcnt)
+{
+	for (int i = 0; i < iovcnt; i++) {
+		assert(iov[i].iov_len % PAGE_BYTES == 0);
+		for (size_t at = 0; at < iov[i].iov_len; at += PAGE_BYTES) {
+			struct write_pending *w = malloc(sizeof *w);
+			assert(w);
+			*w = (struct write_pending){ .number = a->writes_issued, .thread = thread, .block = block++, .fua = fua };
+			memcpy(w->data, (const uint8_t *)iov[i].iov_base + at, PAGE_BYTES);
+			*a->write_end = w;
+			a->write_end = &w->next;
+		}
+	}
+	a->writes_issued++;
+}
+
+static int on_write(struct adversary *a, struct thread *t, char kind, block_t block, const struct iovec *iov, int iovcnt)
+{
+	if (a->fail_writes && kind == 'w') {
+		a->fail_writes--;
+		return -EIO;
+	}
+	bool fua = kind == 'W';
+	if (fua && a->broken[ORDER_FUA]) {
+		a->breaks++;
+		fua = false;
+	}
+	add_writes(a, (unsigned)(t - a->thread), fua, block, iov, iovcnt);
+	t->writing |= fua;
+	note_event(a, kind == 'W' ? EVENT_FUA : EVENT_WRITE);
+	return 0;
+}
+
+static int on_flush(struct adversary *a, struct thread *t)
+{
+	if (a->fail_flushes) {
+		a->fail_flushes--;
+		return -EIO;
+	}
+	if (a->broken[ORDER_FLUSH]) {
+		a->breaks++;
+	} else {
+		// Those that have not been seen to complete are the last ones, at worst.
+		uint64_t complete = atomic_load(&a->backing->writes);
+		t->flushing = true;
+		t->flushed = complete < a->writes_issued ? complete : a->writes_issued;
+	}
+	note_event(a, EVENT_FLUSH);
+	return 0;
+}
+
+static int before_io(void *arg, char kind, block_t block, const struct iovec *iov, int iovcnt)
+{
+	struct adversary *a = arg;
+	int r = 0;
+	if (kind == 'r')
+		return 0;
+	pthread_mutex_lock(&a->lock);
+	struct thread *t = arrive(a);
+	a->changes++;
+	if (kind == 'f')
+		r = on_flush(a, t);
+	else
+		r = on_write(a, t, kind, block, iov, iovcnt);
+	pthread_mutex_unlock(&a->lock);
+	return r;
+}
+
+// ---- crash ------------------------------------------------------------------------------------------
+
+enum policy {
+	POLICY_NONE, POLICY_ALL, POLICY_EACH, POLICY_LINES, POLICY_WORDS, POLICY_ONE_LOST, POLICY_ONE_ARRIVED, POLICY_THREAD,
+	POLICIES
+};
+static const char *const policy_name[POLICIES] = { "none", "all", "each", "lines", "words", "one-lost", "one-arrived", "thread" };
+
+const char *crash_policy(uint64_t seed, char text[64])
+{
+	uint64_t rng = seed;
+	enum policy tier = (enum policy)rng_below(&rng, POLICIES), backing = (enum policy)rng_below(&rng, POLICIES);
+	snprintf(text, 64, "tier %s, backing %s", policy_name[tier], policy_name[backing]);
+	return text;
+}
+
+// Lines of a thread that have lost a store: none behind it arrives.
+struct closed {
+	uint64_t *key;
+	size_t room;
+};
+
+static bool closed_line(struct closed *c, uint64_t line, unsigned thread, bool close)
+{
+	uint64_t key = (line << 8 | thread) + 1;
+	for (size_t at = hash_mix(key, 0) & (c->room - 1);; at = (at + 1) & (c->room - 1)) {
+		if (c->key[at] == key)
+			return true;
+		if (c->key[at] == 0) {
+			if (close)
+				c->key[at] = key;
+			return close;
+		}
+	}
+}
+
+static void store_words(struct image *i, const struct store_pending *s, enum policy p, struct closed *c, uint64_t *rng)
+{
+	uint8_t *to = i->media->base;
+	uint32_t line_lost = 0;
+	for (uint32_t at = 0; at < s->bytes; at += 8) {
+		uint64_t offset = s->offset + at, line = offset / LINE_BYTES;
+		if (at == 0 || offset % LINE_BYTES == 0)
+			line_lost = rng_below(rng, 3); // 0: the line arrives, 1: a part of it, 2: none
+		bool lost = p == POLICY_WORDS ? rng_below(rng, 2) : line_lost == 2 || (line_lost == 1 && rng_below(rng, 4) == 0);
+		if (p == POLICY_LINES && closed_line(c, line, s->thread, lost))
+			continue;
+		if (!lost)
+			memcpy(to + offset, s->data + at, 8);
+	}
+}
+
+static void crash_tier(struct adversary *a, struct image *i, enum policy p, uint64_t *rng)
+{
+	struct closed c = { 0 };
+	uint64_t count = 0, n = 0;
+	size_t lines = 0;
+	for (const struct store_pending *s = a->store; s; s = s->next) {
+		count++;
+		lines += s->bytes / LINE_BYTES + 2;
+	}
+	if (count == 0)
+		return;
+	for (c.room = 64; c.room < 2 * lines; c.room *= 2)
+		;
+	c.key = calloc(c.room, sizeof *c.key);
+	assert(c.key);
+	// Rather one of the last: what came first has had the time.
+	uint64_t back = rng_below(rng, 2) ? count : count < 4 ? count : 4;
+	uint64_t the_one = count - 1 - rng_below(rng, (uint32_t)back);
+	unsigned the_thread = rng_below(rng, a->threads);
+	for (const struct store_pending *s = a->store; s; s = s->next, n++) {
+		bool whole = p == POLICY_ALL || (p == POLICY_EACH && rng_below(rng, 2)) || (p == POLICY_ONE_ARRIVED && n == the_one) ||
+			     (p == POLICY_ONE_LOST && n != the_one) || (p == POLICY_THREAD && s->thread == the_thread);
+		if (whole)
+			memcpy(i->media->base + s->offset, s->data, s->bytes);
+		else if (p == POLICY_LINES || p == POLICY_WORDS || (p == POLICY_ONE_LOST && rng_below(rng, 2)))
+			store_words(i, s, p == POLICY_ONE_LOST ? POLICY_LINES : p, &c, rng);
+	}
+	free(c.key);
+}
+
+static void crash_backing(struct adversary *a, struct image *i, enum policy p, uint64_t *rng)
+{
+	uint64_t count = 0, n = 0;
+	for (const struct write_pending *w = a->write; w; w = w->next)
+		count++;
+	if (count == 0)
+		return;
+	uint64_t the_one = rng_below(rng, 2) ? rng_below(rng, (uint32_t)count) : count - 1;
+	for (const struct write_pending *w = a->write; w; w = w->next, n++) {
+		bool whole = p == POLICY_ALL || ((p == POLICY_EACH || p == POLICY_THREAD) && rng_below(rng, 2)) ||
+			     (p == POLICY_ONE_ARRIVED && n == the_one) || (p == POLICY_ONE_LOST && n != the_one);
+		if (whole)
+			image_write(i, w->block, w->data);
+		if (whole || !(p == POLICY_LINES || p == POLICY_WORDS))
+			continue;
+		for (unsigned at = 0; at < PAGE_BYTES; at += SECTOR_BYTES)
+			if (rng_below(rng, 2)) {
+				memcpy(i->backing + w->block * PAGE_BYTES + at, w->data + at, SECTOR_BYTES);
+				i->written[w->block / 8] |= (uint8_t)(1u << (w->block % 8));
+			}
+	}
+}
+
+struct image *adversary_crash(struct adversary *a, enum crash_kind kind, uint64_t seed)
+{
+	struct image *i = image_copy(a->durable);
+	uint64_t rng = seed;
+	enum policy tier = (enum policy)rng_below(&rng, POLICIES), backing = (enum policy)rng_below(&rng, POLICIES);
+	if (kind == CRASH_KILL)
+		tier = backing = POLICY_ALL;
+	crash_tier(a, i, tier, &rng);
+	crash_backing(a, i, backing, &rng);
+	return i;
+}
+
+// ---- life -------------------------------------------------------------------------------------------
+
+struct adversary *adversary_new(struct image *i, struct media *m, struct backing *b, adversary_event_fn fn, void *arg)
+{
+	struct adversary *a = calloc(1, sizeof *a);
+	assert(a);
+	pthread_mutex_init(&a->lock, NULL);
+	a->media = m;
+	a->backing = b;
+	a->fn = fn;
+	a->arg = arg;
+	a->store_end = &a->store;
+	a->write_end = &a->write;
+	i->media = m; // for the copy alone
+	a->durable = image_copy(i);
+	i->media = NULL;
+	int r = tier_geometry_for(m->size_bytes, 0, &a->geometry);
+	assert(r == 0);
+	a->recorder = (struct media_recorder){ on_store, on_drain, a };
+	a->hook = (struct backing_hook){ before_io, a };
+	m->recorder = &a->recorder;
+	b->hook = &a->hook;
+	return a;
+}
+
+void adversary_free(struct adversary *a)
+{
+	for (struct store_pending *s; (s = a->store);) {
+		a->store = s->next;
+		free(s);
+	}
+	for (struct write_pending *w; (w = a->write);) {
+		a->write = w->next;
+		free(w);
+	}
+	image_free(a->durable);
+	pthread_mutex_destroy(&a->lock);
+	free(a);
+}
+
+void adversary_lock(struct adversary *a)
+{
+	pthread_mutex_lock(&a->lock);
+}
+
+void adversary_unlock(struct adversary *a)
+{
+	pthread_mutex_unlock(&a->lock);
+}
+
+void adversary_break(struct adversary *a, enum order order)
+{
+	a->broken[order] = true;
+}
+
+uint64_t adversary_broken(const struct adversary *a)
+{
+	return a->breaks;
+}
+
+uint64_t adversary_events(const struct adversary *a)
+{
+	return a->number;
+}
+
+uint64_t adversary_writes(const struct adversary *a)
+{
+	return a->changes;
+}
+
+void adversary_fail(struct adversary *a, char kind, unsigned count)
+{
+	pthread_mutex_lock(&a->lock);
+	if (kind == 'f')
+		a->fail_flushes = count;
+	else
+		a->fail_writes = count;
+	pthread_mutex_unlock(&a->lock);
+}

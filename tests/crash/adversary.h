@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Both devices of a running store as an adversary sees them: what is durable, and what is only on its
+// way. At any event it makes a pair of images that a power cut there could leave, without disturbing
+// the store.
+//
+//	tier     of the 8-byte stores that their thread has not drained, any may have arrived; by default
+//	         those of one thread to one cache line in their order
+//	backing  of the 512-byte sectors written since the last flush, any may have arrived; a W write
+//	         has when it is complete, and so has at a flush what was complete before it
+//
+// What completes is seen by the next event of the same thread: until then it counts as on its way.
+#ifndef CRASH_ADVERSARY_H
+#define CRASH_ADVERSARY_H
+
+#include "backing.h"
+#include "media.h"
+#include "tier.h"
+
+// ---- images -----------------------------------------------------------------------------------
+
+struct image {
+	struct media *media; // anonymous memory; NULL: handed on
+	int fd;              // memfd of the backing
+	uint8_t *backing;    // mapped
+	uint64_t backing_bytes;
+	uint8_t *written;    // bit per block
+	struct image *next;  // spare
+};
+struct image *image_new(uint64_t tier_bytes, uint64_t backing_bytes); // blank
+void image_free(struct image *i);
+struct image *image_copy(const struct image *i);
+// Hands the tier's media on, which its user closes, and opens the backing.
+int image_open(struct image *i, bool read_only, struct media **ret_media, struct backing **ret_backing);
+void image_blank_tier(struct image *i);
+int image_save(const struct image *i, const char *prefix); // prefix.tier, prefix.backing
+
+// ---- the adversary --------------------------------------------------------------------------------
+
+// Orders that can be broken: the drain (or flush) is ignored, so that what it was to order is so only
+// by the thread's next one. A drain is told by what its thread has stored since its last one.
+enum order {
+	ORDER_FRAMES,  // pages before the record that names them; an unfinished build before reuse
+	ORDER_RECORD,  // a record before the reply
+	ORDER_RELOG,   // a record of the item ring
+	ORDER_SLOTS,   // slot bodies before their states
+	ORDER_RECLAIM, // slots and items before T
+	ORDER_TAILS,   // T and tails before ring space and frames are reused
+	ORDER_EVICT,   // slots of victims before their frames are reused
+	ORDER_BASE,    // LSN base before an LSN is handed out
+	ORDER_ATTACH,  // what an attached tier starts with before its state and the superblocks
+	ORDER_FLUSH,   // blocks before the superblock
+	ORDER_FUA,     // superblocks: plain writes
+	ORDERS
+};
+extern const char *const order_name[ORDERS];
+
+enum event { EVENT_STORE, EVENT_DRAIN, EVENT_WRITE, EVENT_FUA, EVENT_FLUSH };
+
+struct adversary;
+// Called under the adversary's lock, after the event was noted. May call adversary_crash().
+typedef void (*adversary_event_fn)(void *arg, enum event event, uint64_t number);
+
+// From what the image holds now, as durable. The media and backing are those of image_open().
+struct adversary *adversary_new(struct image *i, struct media *m, struct backing *b, adversary_event_fn fn, void *arg);
+void adversary_free(struct adversary *a); // after the store is closed
+void adversary_lock(struct adversary *a);
+void adversary_unlock(struct adversary *a);
+void adversary_break(struct adversary *a, enum order order);
+uint64_t adversary_broken(const struct adversary *a); // how often it was
+uint64_t adversary_events(const struct adversary *a);
+uint64_t adversary_writes(const struct adversary *a); // stores, writes and flushes: 0 of a reader
+// The next `count` w writes (flushes, if kind is f) fail with -EIO.
+void adversary_fail(struct adversary *a, char kind, unsigned count);
+
+enum crash_kind {
+	CRASH_POWER, // what is on its way arrives or not, by the seed
+	CRASH_KILL   // all of it arrives: the process alone died
+};
+// Under the lock (in an event, or by adversary_lock()).
+struct image *adversary_crash(struct adversary *a, enum crash_kind kind, uint64_t seed);
+const char *crash_policy(uint64_t seed, char text[64]);
+
+static inline uint64_t rng_next(uint64_t *state) // splitmix64
+{
+	uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return z ^ z >> 31;
+}
+static inline uint32_t rng_below(uint64_t *state, uint32_t n) { return (uint32_t)((rng_next(state) >> 32) * n >> 32); }
+
+#endif
