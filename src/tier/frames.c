@@ -25,9 +25,11 @@ bool frames_claim(struct tier *t, unsigned count, unsigned spare, frame_t *ret_f
 	uint32_t have = atomic_load_explicit(&p->free_count, memory_order_relaxed);
 	bool enough = have >= count + spare;
 	for (unsigned i = 0; enough && i < count; i++) {
-		frame_t f = ret_frames[i] = p->free[--have];
-		state_set(t, f, FRAME_BUILD);
+		frame_t f = ret_frames[i] = p->free;
+		p->free = t->frame[f].replaces;
 		t->frame[f].replaces = FRAME_NONE;
+		state_set(t, f, FRAME_BUILD);
+		have--;
 	}
 	atomic_store_explicit(&p->free_count, have, memory_order_relaxed);
 	pthread_mutex_unlock(&p->lock);
@@ -41,7 +43,8 @@ static void push_free(struct tier *t, frame_t f)
 	assert(have < t->frames);
 	state_set(t, f, FRAME_FREE);
 	atomic_store_explicit(&t->frame[f].heat, 0, memory_order_relaxed);
-	p->free[have] = f;
+	t->frame[f].replaces = p->free;
+	p->free = f;
 	atomic_store_explicit(&p->free_count, have + 1, memory_order_relaxed);
 }
 
@@ -62,8 +65,14 @@ void frames_retire(struct tier *t, const frame_t *frames, unsigned count)
 		return;
 	pthread_mutex_lock(&p->lock);
 	for (unsigned i = 0; i < count; i++) {
-		state_set(t, frames[i], FRAME_GRACE);
-		p->retired[p->retired_head++ % t->frames] = frames[i];
+		frame_t f = frames[i];
+		state_set(t, f, FRAME_GRACE);
+		t->frame[f].replaces = FRAME_NONE;
+		if (p->retired_last == FRAME_NONE)
+			p->retired_first = f;
+		else
+			t->frame[p->retired_last].replaces = f;
+		p->retired_last = f;
 	}
 	pthread_mutex_unlock(&p->lock);
 }
@@ -71,14 +80,14 @@ void frames_retire(struct tier *t, const frame_t *frames, unsigned count)
 static void seal_batch(struct tier *t)
 {
 	struct frame_pool *p = &t->pool;
-	if (p->retired_head == p->retired_sealed)
+	if (p->retired_last == p->sealed_last)
 		return;
 	if (p->batch_head - p->batch_tail == RETIRE_BATCHES)
 		p->batch_head--; // the youngest batch waits longer: right, only later
 	p->batch[p->batch_head % RETIRE_BATCHES].target = grace_start(t->grace);
-	p->batch[p->batch_head % RETIRE_BATCHES].end = p->retired_head;
+	p->batch[p->batch_head % RETIRE_BATCHES].last = p->retired_last;
 	p->batch_head++;
-	p->retired_sealed = p->retired_head;
+	p->sealed_last = p->retired_last;
 }
 
 unsigned frames_poll(struct tier *t)
@@ -88,10 +97,16 @@ unsigned frames_poll(struct tier *t)
 	pthread_mutex_lock(&p->lock);
 	seal_batch(t);
 	while (p->batch_tail != p->batch_head && grace_over(t->grace, p->batch[p->batch_tail % RETIRE_BATCHES].target)) {
-		uint64_t end = p->batch[p->batch_tail++ % RETIRE_BATCHES].end;
-		for (; p->retired_tail != end; moved++)
-			push_free(t, p->retired[p->retired_tail++ % t->frames]);
+		frame_t last = p->batch[p->batch_tail++ % RETIRE_BATCHES].last, f;
+		do {
+			f = p->retired_first;
+			p->retired_first = t->frame[f].replaces;
+			push_free(t, f);
+			moved++;
+		} while (f != last);
 	}
+	if (p->retired_first == FRAME_NONE)
+		p->retired_last = p->sealed_last = FRAME_NONE;
 	pthread_mutex_unlock(&p->lock);
 	return moved;
 }

@@ -102,10 +102,11 @@ frame_t index_find(const struct tier *t, struct bucket *b, object_t object, page
 static struct bucket *overflow_add(struct index *x, struct bucket *last)
 {
 	pthread_mutex_lock(&x->overflow_lock);
-	uint32_t taken = x->overflow_free;
-	assert(taken); // there are enough for every frame in one chain
+	uint32_t taken = x->overflow_free ? x->overflow_free : ++x->overflow_used;
+	assert(taken <= x->overflows); // there are enough for every frame in one chain
 	struct bucket *b = &x->overflow[taken - 1];
-	x->overflow_free = atomic_load_explicit(&b->next, memory_order_relaxed);
+	if (x->overflow_free)
+		x->overflow_free = atomic_load_explicit(&b->next, memory_order_relaxed);
 	pthread_mutex_unlock(&x->overflow_lock);
 	for (int way = 0; way < INDEX_WAYS; way++)
 		atomic_store_explicit(&b->entry[way], 0, memory_order_relaxed);

@@ -171,10 +171,6 @@ static int index_init(struct index *x, frame_t frames)
 	if (!x->bucket || !x->overflow)
 		return -ENOMEM;
 	memset(x->bucket, 0, (size_t)x->buckets * sizeof *x->bucket);
-	memset(x->overflow, 0, (size_t)x->overflows * sizeof *x->overflow);
-	for (uint32_t i = 0; i < x->overflows; i++)
-		atomic_init(&x->overflow[i].next, i + 1 < x->overflows ? i + 2 : 0);
-	x->overflow_free = 1;
 	pthread_mutex_init(&x->overflow_lock, NULL);
 	return 0;
 }
@@ -207,12 +203,11 @@ int tier_new(struct media *m, struct grace *grace, const struct tier_geometry *g
 	t->data = m->base + g->frames_offset;
 	t->frames = g->frames;
 	t->frame = calloc(t->frames, sizeof *t->frame);
-	t->pool.free = malloc(t->frames * sizeof *t->pool.free);
-	t->pool.retired = malloc(t->frames * sizeof *t->pool.retired);
+	t->pool.free = t->pool.retired_first = t->pool.retired_last = t->pool.sealed_last = FRAME_NONE;
 	pthread_mutex_init(&t->pool.lock, NULL);
 	pthread_mutex_init(&t->table_lock, NULL);
 	rings_init(t);
-	if (!t->frame || !t->pool.free || !t->pool.retired || index_init(&t->index, t->frames)) {
+	if (!t->frame || index_init(&t->index, t->frames)) {
 		tier_free(t);
 		return -ENOMEM;
 	}
@@ -227,8 +222,6 @@ void tier_free(struct tier *t)
 	if (!t)
 		return;
 	free(t->frame);
-	free(t->pool.free);
-	free(t->pool.retired);
 	free(t->index.bucket);
 	free(t->index.overflow);
 	free(t);

@@ -27,7 +27,7 @@ struct frame {
 	_Atomic uint16_t state; // enum frame_place | flags
 	_Atomic uint8_t heat;   // 0 to 3: hits since the eviction hand passed
 	uint8_t reserved;
-	frame_t replaces; // in LIMBO and INDEXED: frames freed when the record of this one is reclaimed
+	frame_t replaces; // INDEXED, LIMBO: chain of frames freed when the record of this one is reclaimed
 };
 _Static_assert(sizeof(struct frame) == 40, "DRAM per frame is a promise");
 
@@ -73,17 +73,19 @@ struct index {
 	struct bucket *bucket, *overflow;
 	uint32_t buckets, overflows;
 	pthread_mutex_t overflow_lock;
-	uint32_t overflow_free; // list through next
+	uint32_t overflow_free; // list through next, of those used before
+	uint32_t overflow_used; // the rest was never touched
 };
 
 #define RETIRE_BATCHES 128u
-struct frame_pool {
+struct frame_pool { // lists through frame.replaces, which neither FREE nor GRACE uses
 	pthread_mutex_t lock;
-	frame_t *free; // stack
-	frame_t *retired; // ring of frames in grace, oldest first
-	uint64_t retired_head, retired_tail, retired_sealed;
+	frame_t free;                          // newest first
+	frame_t retired_first, retired_last;   // in grace, oldest first
+	frame_t sealed_last;                   // of the retired in a batch
 	struct {
-		uint64_t target, end; // grace clock, position in retired
+		uint64_t target; // grace clock
+		frame_t last;
 	} batch[RETIRE_BATCHES];
 	uint64_t batch_head, batch_tail;
 	_Atomic uint32_t free_count;
