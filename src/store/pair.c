@@ -3,6 +3,7 @@
 // what to type, and has written nothing.
 //
 // Attach, and a power cut at any point of it:
+//	blank: headers; attach id 0, epoch; drain    the state is BLANK: it holds nothing, attach again
 //	state ATTACHING, attach id 0; drain      the tier holds nothing: attach again
 //	headers; LSN base, T, tails, epoch; table free; drain
 //	attach id; drain
@@ -47,8 +48,9 @@ static int view_tier(struct media *m, struct tier_view *v)
 	if (v->found != TIER_FOUND_GOOD)
 		return 0;
 	int r = tier_word_load(m, WORD_STATE, &v->state);
-	if (!r)
-		r = tier_word_load(m, WORD_ATTACH, &v->attach);
+	if (r || v->state == TIER_BLANK) // the others may not have been written yet
+		return r;
+	r = tier_word_load(m, WORD_ATTACH, &v->attach);
 	if (!r)
 		r = tier_word_load(m, WORD_EPOCH, &v->epoch);
 	return r;
@@ -190,6 +192,16 @@ static int attach_tier(struct store *s, lsn_t base)
 		r = new_tier(s, &g, attach);
 	if (r)
 		return r;
+	uint64_t state;
+	r = tier_word_load(m, WORD_STATE, &state);
+	if (r)
+		return r;
+	if (state == TIER_BLANK) { // words without a header would look foreign, words never written damaged
+		tier_write_header(m, &g, s->super.fsid);
+		tier_word_store(m, WORD_ATTACH, 0);
+		tier_word_store(m, WORD_EPOCH, 0);
+		media_drain(m);
+	}
 	set_state(m, TIER_ATTACHING);
 	tier_word_store(m, WORD_ATTACH, 0);
 	media_drain(m);

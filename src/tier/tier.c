@@ -102,11 +102,11 @@ enum tier_found tier_probe(const struct media *m, struct tier_geometry *ret_geom
 	}
 	if (future)
 		return TIER_FOUND_FUTURE;
-	if (magic || wrong_size)
-		return TIER_FOUND_DAMAGED;
-	if (is_zero(m->base, MIB) && is_zero(m->base + m->size_bytes - MIB, MIB))
+	// A first header that was cut off has its magic, and nothing else was written before it was whole.
+	uint64_t from = magic && !wrong_size ? TIER_WORDS_OFFSET : 0;
+	if (is_zero(m->base + from, MIB - from) && is_zero(m->base + m->size_bytes - MIB, MIB))
 		return TIER_FOUND_BLANK;
-	return TIER_FOUND_FOREIGN;
+	return magic || wrong_size ? TIER_FOUND_DAMAGED : TIER_FOUND_FOREIGN;
 }
 
 void tier_write_header(struct media *m, const struct tier_geometry *g, const uint8_t fsid[16])
@@ -118,6 +118,8 @@ void tier_write_header(struct media *m, const struct tier_geometry *g, const uin
 	memcpy(h.fsid, fsid, 16);
 	h.sum = header_sum(&h);
 	for (int copy = 0; copy < 2; copy++) {
+		media_store64(m, (uint64_t *)(m->base + copy * PAGE_BYTES), h.magic);
+		media_drain(m); // a torn one is known for ours
 		media_copy(m, m->base + copy * PAGE_BYTES, &h, sizeof h);
 		media_drain(m); // one copy is whole at any time
 	}
