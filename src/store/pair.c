@@ -231,6 +231,8 @@ static int resume_tier(struct store *s, const struct tier_view *t)
 	if (!tier_headers_equal(s->media))
 		tier_write_header(s->media, &t->geometry, t->fsid);
 	if (s->super.state == SUPER_CLEAN) {
+		tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
+		media_drain(s->media); // it may be one behind; a cut after the next superblock must not make it two
 		r = write_supers(s, SUPER_ATTACHED, t->attach);
 		if (r)
 			return r;
