@@ -9,6 +9,8 @@ need fio
 job() { # NAME OPTION...
 	local name=$1
 	shift
+	# fio empties a file that is shorter than it should be.
+	[ -e "$MNT/$name" ] || truncate -s 128M "$MNT/$name"
 	fio --name="$name" --filename="$MNT/$name" --ioengine=psync --rw=randwrite --size=128M \
 		--verify=crc32c --verify_fatal=1 --verify_state_save=0 --randseed=7 --output="$DIR/fio.log" "$@" >/dev/null ||
 		fail "fio $name: $(tail -n 20 "$DIR/fio.log")"
