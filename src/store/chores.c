@@ -493,8 +493,9 @@ void admit_fetched(struct op *op)
 	for (unsigned b = 0; b <= FETCH_BUCKETS; b++) {
 		struct fetched *f = b < FETCH_BUCKETS ? op->fetched[b] : NULL;
 		for (; f; f = f->next) {
-			// Only what is free now: nobody waits, nothing is evicted for it here.
-			if (!f->ready || !frames_claim(s->tier, 1, frames_low(s) / 2, &frames[count]))
+			// Only what this run has looked for: a DROP over it may have come and gone between two runs, and
+			// leaves no trace in the bucket. Only frames that are free now: nothing is evicted for it here.
+			if (!f->ready || f->run != op->run || !frames_claim(s->tier, 1, frames_low(s) / 2, &frames[count]))
 				continue;
 			list[count++] = f;
 			if (count == ADMIT_MAX) {

@@ -108,6 +108,7 @@ void lane_retire_items(struct lane *lane, struct item *list)
 
 static void run_reset(struct op *op)
 {
+	op->run++;
 	op->watches = 0;
 	op->park = PARK_NONE;
 	op->pending = 0;
@@ -300,6 +301,7 @@ int op_fetch(struct op *op, const struct root *root, const struct fetched *what,
 	}
 	f->bucket = what->bucket;
 	f->version = what->version;
+	f->run = op->run;
 	f->root_epoch = root->epoch;
 	if (f->error)
 		return f->error;

@@ -217,6 +217,7 @@ struct fetched { // a node or page read from the backing into DRAM, kept until t
 	uint64_t root_epoch; // that the walk began with
 	struct bucket *bucket; // of the last look, for admission
 	uint32_t version;
+	unsigned run;          // of the operation: of the last look
 	uint8_t *data;
 };
 
@@ -251,6 +252,7 @@ struct op {
 	bool committed;
 	unsigned space_waits; // epochs waited for in vain
 	unsigned conflicts; // restarts since it began, parks not counted
+	unsigned run;       // counts them all
 	enum park park;
 
 	struct watch watch[OP_WATCHES_MAX];
