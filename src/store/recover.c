@@ -195,6 +195,7 @@ static int settle_frames(struct recovery *rc)
 		}
 		frame_t current = place == FRAME_LIMBO ? index_find(t, index_bucket(t, fr->object, fr->page), fr->object, fr->page)
 						       : FRAME_NONE;
+		fr->lsn = 0; // reclaiming its own record frees nothing: what `replaces` leads to is not older than it
 		if (current != FRAME_NONE && t->frame[current].lsn > rc->tail) {
 			fr->replaces = t->frame[current].replaces;
 			t->frame[current].replaces = f;
