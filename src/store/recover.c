@@ -162,8 +162,9 @@ static int scan_ring(struct recovery *rc, struct ring *r)
 	r->head = at;
 	atomic_store(&r->visible_head, at);
 	atomic_store(&r->durable_tail, tail);
-	// There is one drain per record: nothing intact can lie behind a torn one.
-	lsn_t above = last > rc->tail ? last : rc->tail;
+	// There is one drain per record: nothing intact can lie behind a torn one. A lane's record <= T is
+	// not needed; one of the item ring is for as long as it lies there.
+	lsn_t above = items_only || last > rc->tail ? last : rc->tail;
 	if (at - tail < r->bytes && ring_search(s->tier, r, at, above, rc->buffer)) {
 		log_error("%s: log ring %u is damaged at offset %llu, record %llu lies behind it; nothing was written", s->media->path,
 			  r->number, (unsigned long long)at, (unsigned long long)record->lsn);
