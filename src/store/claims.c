@@ -39,6 +39,12 @@ void space_settle(struct store *s, uint64_t refund, uint64_t kept, bool after_cu
 	pthread_mutex_unlock(&s->space_lock);
 }
 
+void claims_recovered(struct store *s)
+{
+	s->claims = frames_dirty_count(s->tier) + atomic_load(&s->overlay.items) * BLOCKS_PER_ITEM;
+	s->claims_of[s->claims_before] = s->claims;
+}
+
 void claims_folded(struct store *s)
 {
 	pthread_mutex_lock(&s->space_lock);

@@ -286,6 +286,7 @@ int recover(struct store *s)
 		atomic_store(&s->lsn, next);
 		atomic_store(&s->cut, rc->cut);
 		atomic_store(&s->clean_cut, rc->cut);
+		claims_recovered(s); // promised before the crash
 		if (!s->read_only) {
 			tier_word_store(s->media, WORD_LSN_BASE, next);
 			media_drain(s->media); // no LSN is handed out before

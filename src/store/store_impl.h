@@ -349,7 +349,9 @@ uint64_t dirty_limit(struct store *s); // frames
 
 // ---- claims.c ----------------------------------------------------------------------------------------
 
+#define BLOCKS_PER_ITEM 2u // two nodes at worst; what they all share, the spine, is in the reserve
 bool space_claim(struct store *s, uint64_t blocks, bool may_use_reserve);
+void claims_recovered(struct store *s); // of what is dirty and in the overlay
 void space_settle(struct store *s, uint64_t refund, uint64_t kept, bool after_cut); // of a commit
 void space_unclaim(struct store *s, uint64_t blocks);
 void claims_folded(struct store *s);

@@ -17,8 +17,6 @@
 #include <string.h>
 #include "log.h"
 
-#define BLOCKS_PER_ITEM 2u // two nodes at worst; what they all share, the spine, is in the reserve
-
 void txn_reset(struct op *op)
 {
 	for (unsigned i = 0; i < op->item_count; i++)
