@@ -11,7 +11,7 @@ mode=$(stat -c %a /dev/fuse)
 at_end() { chmod "$mode" /dev/fuse; }
 chmod 666 /dev/fuse
 
-for scenario in mount.sh pairing.sh control.sh posix.sh; do
+for scenario in mount.sh control.sh posix.sh; do
 	step "as nobody: $scenario"
 	rc=0
 	# TMPDIR may be a private directory of root's.
