@@ -178,7 +178,8 @@ static void finding(void *arg, const struct check_finding *f)
 {
 	struct fsck *fsck = arg;
 	char line[1024], path[2048], whole[sizeof line + sizeof path + 32];
-	bool directory = f->place == PLACE_NAME || f->kind == CHECK_ENTRIES || f->kind == CHECK_LINKS || f->kind == CHECK_PARENT;
+	bool directory = f->place == PLACE_NAME || f->kind == CHECK_ENTRIES || f->kind == CHECK_LINKS ||
+			 f->kind == CHECK_PARENT;
 
 	check_describe(f, line, sizeof line);
 	path[0] = 0;

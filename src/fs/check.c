@@ -96,7 +96,8 @@ static void report_key(struct fs_check *c, enum check_kind kind, struct item_key
 								     .at = key.sub, .found = item_key_type(key) });
 }
 
-static void report_page(struct fs_check *c, enum check_kind kind, object_t object, page_t page, uint64_t expected, uint64_t found)
+static void report_page(struct fs_check *c, enum check_kind kind, object_t object, page_t page, uint64_t expected,
+			uint64_t found)
 {
 	check_report(&c->config, c->result, &(struct check_finding){ .kind = kind, .object = object, .place = PLACE_PAGE,
 								     .at = page, .expected = expected, .found = found });
@@ -541,7 +542,8 @@ static void check_hidden(struct fs_check *c)
 
 int fs_check(struct store *store, const struct check_config *config, struct fs_check_result *ret_result)
 {
-	static const struct check_visitor objects = { take_item, take_pages, take_content }, entries = { take_entry, NULL, NULL };
+	static const struct check_visitor objects = { take_item, take_pages, take_content };
+	static const struct check_visitor entries = { .item = take_entry };
 	struct fs_check *c = calloc(1, sizeof *c);
 	int r;
 

@@ -115,8 +115,8 @@ static void run_done(struct io *io)
 
 static int check_page(struct sweep *w, const struct data_run *run, unsigned i, int error)
 {
-	struct check_finding f = { .kind = CHECK_DATA_UNREADABLE, .object = run->object, .place = PLACE_PAGE, .at = run->first + i,
-				   .expected = run->block + i, .found = (uint64_t)-error };
+	struct check_finding f = { .kind = CHECK_DATA_UNREADABLE, .object = run->object, .place = PLACE_PAGE,
+				   .at = run->first + i, .expected = run->block + i, .found = (uint64_t)-error };
 	const uint8_t *data = run->data + (size_t)i * PAGE_BYTES;
 
 	w->check->result->pages_read++;
@@ -161,7 +161,8 @@ static int reap(struct sweep *w)
 	return r;
 }
 
-static int read_extent(struct sweep *w, object_t object, page_t first, const struct extent_disk *e, uint64_t live, uint64_t tag)
+static int read_extent(struct sweep *w, object_t object, page_t first, const struct extent_disk *e, uint64_t live,
+		       uint64_t tag)
 {
 	int r = 0;
 	while (!r && !w->spare) {
@@ -294,7 +295,8 @@ static int pass_frames(struct sweep *w, object_t object, page_t first, const str
 	return r;
 }
 
-static void check_extent(struct sweep *w, const struct node_disk *leaf, object_t object, page_t first, const struct extent_disk *e)
+static void check_extent(struct sweep *w, const struct node_disk *leaf, object_t object, page_t first,
+			 const struct extent_disk *e)
 {
 	struct check_finding f = { .object = object, .place = PLACE_PAGE, .at = first };
 	lsn_t cut = w->s->super.cut < leaf->birth ? w->s->super.cut : leaf->birth;
@@ -329,7 +331,8 @@ static int pass_extent(struct sweep *w, const struct node_disk *leaf, const stru
 	uint64_t tag = 0;
 
 	if (!extent_valid(item, w->s->super.blocks)) {
-		report(w, &(struct check_finding){ .kind = CHECK_EXTENT_MALFORMED, .object = object, .place = PLACE_PAGE, .at = first });
+		report(w, &(struct check_finding){ .kind = CHECK_EXTENT_MALFORMED, .object = object, .place = PLACE_PAGE,
+						   .at = first });
 		return 0;
 	}
 	check_extent(w, leaf, object, first, e);
@@ -361,8 +364,8 @@ static bool type_known(struct item_key key)
 
 static int pass_item(struct sweep *w, const struct node_disk *leaf, const struct node_item *item)
 {
-	struct check_finding f = { .kind = CHECK_ITEM_UNKNOWN, .object = item->key.object, .place = PLACE_KEY, .at = item->key.sub,
-				   .found = item_key_type(item->key) };
+	struct check_finding f = { .kind = CHECK_ITEM_UNKNOWN, .object = item->key.object, .place = PLACE_KEY,
+				   .at = item->key.sub, .found = item_key_type(item->key) };
 	int r = emit_below(w, item->key);
 
 	if (r)
@@ -437,8 +440,8 @@ static void check_cached(struct sweep *w, struct node_ref ref)
 	frame_t f = index_find(t, index_bucket(t, OBJECT_STORE, ref.block), OBJECT_STORE, ref.block);
 	if (f == FRAME_NONE || t->frame[f].lsn != ref.birth || t->frame[f].sum == ref.sum)
 		return;
-	report(w, &(struct check_finding){ .kind = CHECK_FRAME_STALE, .warning = true, .object = OBJECT_STORE, .place = PLACE_FRAME,
-					   .at = f, .expected = ref.sum, .found = t->frame[f].sum });
+	report(w, &(struct check_finding){ .kind = CHECK_FRAME_STALE, .warning = true, .object = OBJECT_STORE,
+					   .place = PLACE_FRAME, .at = f, .expected = ref.sum, .found = t->frame[f].sum });
 }
 
 static int pass_children(struct sweep *w, const struct node_disk *n, struct item_key limit);
