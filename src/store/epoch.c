@@ -425,28 +425,35 @@ static int build(struct build *b)
 
 // ---- switch ------------------------------------------------------------------------------------------
 
+// The time-out is over. Only who closes gives up, and no epoch may follow: the superblock may have
+// arrived, and the next mount looks.
+static bool super_given_up(struct store *s)
+{
+	atomic_store(&s->degraded, DEGRADED_NO_DIRTY);
+	atomic_store(&s->super_stuck, true);
+	wake_waiters(s);
+	pthread_mutex_lock(&s->epoch_lock);
+	s->epoch_stop |= s->epoch_closing;
+	bool stop = s->epoch_stop;
+	pthread_mutex_unlock(&s->epoch_lock);
+	return stop;
+}
+
 int super_write_both(struct store *s, struct super_disk *next)
 {
 	uint64_t since = now_ms();
 	for (char copy = 'A'; copy <= 'B'; copy++) {
 		int r;
 		while ((r = super_write(s->backing, s->ioq, next, copy))) {
-			bool stop;
-			pthread_mutex_lock(&s->epoch_lock);
-			stop = s->epoch_stop;
-			pthread_mutex_unlock(&s->epoch_lock);
 			log_error("%s: superblock %c cannot be written: %s; trying again", s->backing->path, copy, strerror(-r));
 			atomic_fetch_add(&s->epoch_failures, 1);
-			if (now_ms() - since > s->config.io_timeout_ms) {
-				atomic_store(&s->degraded, DEGRADED_NO_DIRTY);
-				wake_waiters(s);
-				if (stop)
-					return r; // it may have arrived: the next mount looks
-			}
+			if (now_ms() - since > s->config.io_timeout_ms && super_given_up(s))
+				return r;
 			struct timespec pause = { 0, 500000000 };
 			nanosleep(&pause, NULL);
 		}
 	}
+	atomic_store(&s->super_stuck, false);
 	return 0;
 }
 
@@ -661,18 +668,37 @@ void epoch_request(struct store *s)
 	pthread_mutex_unlock(&s->epoch_lock);
 }
 
-int epoch_wait(struct store *s)
+int epoch_wait(struct store *s, const struct lane *lane)
 {
+	int r = 0;
 	pthread_mutex_lock(&s->epoch_lock);
 	// One that runs may have been cut before the call.
 	uint64_t target = s->attempts_started + 1;
 	if (s->attempts_wanted < target)
 		s->attempts_wanted = target;
 	pthread_cond_signal(&s->epoch_cond);
-	while (s->attempts_finished < target && !s->epoch_stop)
-		pthread_cond_wait(&s->epoch_done, &s->epoch_lock);
-	int r = s->attempts_finished < target ? -EINTR : s->attempt_result;
+	while (r == 0 && s->attempts_finished < target) {
+		struct timespec look_again;
+		deadline_in(&look_again, 100);
+		pthread_cond_timedwait(&s->epoch_done, &s->epoch_lock, &look_again);
+		if (lane && atomic_load(&lane->interrupted))
+			r = -EINTR;
+		else if (s->epoch_stop || atomic_load(&s->super_stuck))
+			r = -EIO;
+	}
+	if (s->attempts_finished >= target)
+		r = s->attempt_result;
 	pthread_mutex_unlock(&s->epoch_lock);
+	return r;
+}
+
+int epoch_last(struct store *s)
+{
+	pthread_mutex_lock(&s->epoch_lock);
+	s->epoch_closing = true;
+	pthread_mutex_unlock(&s->epoch_lock);
+	int r = epoch_wait(s, NULL);
+	epoch_stop_thread(s);
 	return r;
 }
 

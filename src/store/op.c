@@ -480,7 +480,7 @@ static int wait_resource(struct op *op)
 	count_add(op->lane, COUNT_WRITE_WAITS, 1);
 	if (op->park == PARK_SPACE) {
 		op->space_waits++;
-		return epoch_wait(s);
+		return epoch_wait(s, op->lane);
 	}
 	atomic_fetch_add(&s->waiters, 1);
 	while (!resource_there(op) && !r) {

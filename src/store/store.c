@@ -166,12 +166,10 @@ int store_close(struct store *s)
 {
 	int r = 0;
 	if (!s->read_only) {
-		r = epoch_wait(s);
-		// The first epoch may leave the tail of what it was cut in the middle of.
-		if (!r && (frames_dirty_count(s->tier) || atomic_load(&s->overlay.items)))
-			r = epoch_wait(s);
-		epoch_stop_thread(s);
+		r = epoch_last(s);
 		chores_stop(s);
+		if (!r && (frames_dirty_count(s->tier) || atomic_load(&s->overlay.items)))
+			r = -EBUSY; // CLEAN would allow for another tier, and this one has data
 		if (!r)
 			r = mark_clean(s);
 		if (r)
@@ -201,7 +199,7 @@ bool store_is_persistent(const struct store *s)
 
 int store_sync(struct store *s)
 {
-	return s->read_only ? 0 : epoch_wait(s);
+	return s->read_only ? 0 : epoch_wait(s, NULL);
 }
 
 object_t store_new_object(struct store *s)

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Inside the store. Locks, in the order they are taken (docs/DESIGN.md "Locks"):
-//	object locks, ascending -> ring lock | bucket version | overlay lock
-//	table lock -> bucket version | overlay lock | pool lock
-//	wait lock, epoch lock, space lock: innermost, alone
+// Inside the store. The order of locks: docs/DESIGN.md "Locks".
 #ifndef STORE_STORE_IMPL_H
 #define STORE_STORE_IMPL_H
 
@@ -142,6 +139,7 @@ struct store {
 	struct grace grace;
 	uint64_t seed;
 	bool read_only, persistent;
+	_Atomic bool closing; // failing writes are given up in time
 
 	_Atomic lsn_t lsn;       // the next
 	_Atomic lsn_t cut;       // of the epoch being built, else that in force
@@ -191,7 +189,8 @@ struct store {
 	pthread_cond_t epoch_cond, epoch_done;
 	uint64_t attempts_wanted, attempts_started, attempts_finished;
 	int attempt_result;
-	bool epoch_stop;
+	bool epoch_stop, epoch_closing; // closing: a superblock that cannot be written is not waited for any more
+	_Atomic bool super_stuck;       // for longer than the time-out
 	struct timespec failing_since;
 	_Atomic uint64_t epoch_failures;
 	_Atomic int degraded;
@@ -342,7 +341,10 @@ unsigned frames_low(const struct store *s);
 int epoch_start_thread(struct store *s);
 void epoch_stop_thread(struct store *s);
 void epoch_request(struct store *s);       // one soon
-int epoch_wait(struct store *s);           // one cut after the call has ended: its result
+// One cut after the call has ended: its result. -EINTR: the lane (may be NULL) was interrupted; -EIO:
+// a superblock cannot be written.
+int epoch_wait(struct store *s, const struct lane *lane);
+int epoch_last(struct store *s); // everything is on the backing; or an error, after the time-out at worst
 int super_write_both(struct store *s, struct super_disk *next); // retried until it is there
 void wake_waiters(struct store *s);
 uint64_t dirty_limit(struct store *s); // frames
