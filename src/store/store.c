@@ -243,7 +243,11 @@ static void count_frames(const struct store *s, struct vems_stats *st)
 void store_stats(struct store *s, struct vems_stats *st)
 {
 	struct store_space space;
+	struct grace_reader *reader = grace_register(&s->grace); // lanes and the root come and go
 	memset(st, 0, sizeof *st);
+	if (!reader)
+		return;
+	grace_enter(&s->grace, reader);
 	st->read_hits = count_sum(s, COUNT_READ_HITS);
 	st->read_misses = count_sum(s, COUNT_READ_MISSES);
 	st->read_holes = count_sum(s, COUNT_READ_HOLES);
@@ -277,6 +281,7 @@ void store_stats(struct store *s, struct vems_stats *st)
 	st->overlay_bytes_max = s->overlay.bytes_max;
 	st->commits = count_sum(s, COUNT_COMMITS);
 	st->restarts = count_sum(s, COUNT_RESTARTS);
+	grace_unregister(reader);
 	store_space(s, &space);
 	st->blocks_total = space.total;
 	st->blocks_free = space.free;
