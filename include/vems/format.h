@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The on-media truth, in the order of docs/FORMAT.md. All fields are little-endian; reserved
-// ones are zero and checked. Checksums are XXH3-64; where a key or id is "mixed in", the value is
-// XXH3(content) XOR mix(seed, key) with mix() of base/hash.h, seed = XXH3 of the file system id.
+// ones are zero and checked. Checksums are XXH3-64. Of pages, nodes and space: XXH3(content) XOR
+// mix(mix(seed, object), page), with mix() of base/hash.h and seed = XXH3 of the file system id. Of
+// slots and log records, where ids are mixed in: XXH3 seeded with them.
 #ifndef VEMS_FORMAT_H
 #define VEMS_FORMAT_H
 

@@ -329,10 +329,12 @@ static void victims_free(struct store *s, const frame_t *victim, unsigned count)
 // record is reclaimed (a replay would bind its key to a frame that holds another's bytes).
 static bool is_dead(struct store *s, const struct frame *f)
 {
-	lsn_t cut = atomic_load(&s->cut), clean = atomic_load(&s->clean_cut);
-	if (f->lsn > atomic_load(&s->tier->tail_lsn) || (cut != clean && f->lsn <= cut))
+	if (f->object == OBJECT_STORE || f->lsn >= drops_newest(&s->drops, f->object, f->page, LSN_MAX))
 		return false;
-	return f->object != OBJECT_STORE && f->lsn < drops_newest(&s->drops, f->object, f->page, LSN_MAX);
+	// The cut is read after the DROP was found: one that is announced later freezes what the DROP
+	// has killed already, and does not read it.
+	lsn_t cut = atomic_load(&s->cut), clean = atomic_load(&s->clean_cut);
+	return f->lsn <= atomic_load(&s->tier->tail_lsn) && (cut == clean || f->lsn > cut);
 }
 
 unsigned evict_some(struct store *s, unsigned want, bool wait)

@@ -352,10 +352,9 @@ static int pair_attached(struct store *s, const struct tier_view *t)
 {
 	const struct super_disk *super = &s->super;
 
-	if (tier_is_own(t, super) && t->state == TIER_ATTACHING)
-		return resume_tier(s, t); // the last step of attaching was cut off
+	// Also where the last step of attaching was cut off. --lose-tier, not needed, changes nothing.
 	if (tier_is_own(t, super) && (t->epoch == super->epoch || t->epoch + 1 == super->epoch))
-		return resume_tier(s, t); // --lose-tier, not needed, changes nothing
+		return resume_tier(s, t);
 	if (tier_is_own(t, super) && !s->config.lose_tier) {
 		log_error("%s and %s: one of them is a stale copy: the tier is of epoch %llu, the backing of epoch %llu; use the matching "
 			  "pair, or --lose-tier to mount the backing alone", s->media->path, s->backing->path,

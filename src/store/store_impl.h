@@ -139,7 +139,6 @@ struct store {
 	struct grace grace;
 	uint64_t seed;
 	bool read_only, persistent;
-	_Atomic bool closing; // failing writes are given up in time
 
 	_Atomic lsn_t lsn;       // the next
 	_Atomic lsn_t cut;       // of the epoch being built, else that in force

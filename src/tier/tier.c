@@ -90,11 +90,11 @@ enum tier_found tier_probe(const struct media *m, struct tier_geometry *ret_geom
 		magic = true;
 		if (h.sum != header_sum(&h))
 			continue;
-		if (h.version > VEMS_VERSION || h.incompat & ~VEMS_INCOMPAT_KNOWN) {
+		if (h.version > VEMS_VERSION || (h.incompat & ~VEMS_INCOMPAT_KNOWN) || (h.ro_compat & ~VEMS_RO_COMPAT_KNOWN)) {
 			future = true;
 			continue;
 		}
-		if (header_geometry(&h, m->size_bytes, ret_geometry)) {
+		if (header_geometry(&h, m->size_bytes, ret_geometry) && is_zero(h.reserved, sizeof h.reserved)) {
 			memcpy(ret_fsid, h.fsid, 16);
 			return TIER_FOUND_GOOD;
 		}
