@@ -5,10 +5,12 @@
 //	test_crash [--runs N | --states N] [--seed N] [--drivers N] [--threads] [--faults] [--event N]
 //		[--every N] [--steps N] [--nested N] [--tier MiB] [--break ORDER] [--trace] [--keep]
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include "log.h"
 #include "world.h"
 
@@ -44,6 +46,20 @@ static void print_failure(const struct settings *s, const char *order)
 	       s->serial ? "" : " --threads", s->faults ? " --faults" : "", order ? " --break " : "", order ? order : "");
 }
 
+static struct settings now;
+static const char *order;
+
+// An assertion of the store: say where, and count it as what it is.
+static void on_abort(int signal)
+{
+	snprintf(tally.text, sizeof tally.text, "an assertion failed");
+	print_failure(&now, order);
+	if (order)
+		printf("%s: caught\n", order);
+	fflush(stdout);
+	_exit(order ? 0 : 1);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -58,7 +74,6 @@ int main(int argc, char **argv)
 	struct settings base = { .seed = 1, .tier_mib = 2, .backing_mib = 12, .drivers = 1, .steps = 120, .serial = true,
 				 .crash_every = 25, .nested = 2, .broken = -1 };
 	uint64_t runs = UINT64_MAX, states = 10000;
-	const char *order = NULL;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
@@ -81,6 +96,7 @@ int main(int argc, char **argv)
 		}
 	if (optind != argc || base.drivers < 1 || base.drivers > DRIVERS_MAX || !base.crash_every)
 		return usage();
+	signal(SIGABRT, on_abort);
 	log_init("test_crash");
 	log_quiet(!base.trace);
 	double began = seconds();
@@ -90,6 +106,8 @@ int main(int argc, char **argv)
 		// Small and hot, or more than the tier holds.
 		s.objects = 1 + rng_below(&rng, MODEL_OBJECTS);
 		s.pages = rng_below(&rng, 3) ? 4 + rng_below(&rng, 60) : MODEL_PAGES;
+		s.many_items = rng_below(&rng, 3) == 0;
+		now = s;
 		world_run(&s);
 	}
 	base.seed--;

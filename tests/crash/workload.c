@@ -213,7 +213,9 @@ static void plan(struct plan *p)
 		plan_create(p, object);
 		return;
 	}
-	if (dice < 55) {
+	if (d->settings->many_items && below(d, 2)) {
+		plan_items(p, object, MODEL_ITEMS);
+	} else if (dice < 55) {
 		unsigned first = below(d, pages);
 		if (below(d, 3) == 0)
 			first = first / 16 * 16;

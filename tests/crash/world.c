@@ -221,21 +221,21 @@ static void check_read_only(struct world *w, struct image *i)
 static void check_image(struct world *w, struct image *i)
 {
 	unsigned dice = rng_below(&w->rng, 100);
-	bool deeper = w->depth <= w->settings->nested && dice < 15;
+	bool deeper = w->depth <= w->settings->nested && dice < (w->depth == 1 ? 15 : 8);
 
 	if (dice >= 97) {
 		check_read_only(w, i);
 		return;
 	}
 	w->armed = deeper;
-	w->crash_every = 12;
+	w->crash_every = 20;
 	int r = world_open(w, i, deeper, (struct store_config){ .lose_tier = w->lost_tier });
 	if (!r)
 		r = lanes_new(w);
 	if (r) {
 		note_failure(w, "opening", strerror(-r));
 	} else if (compare_all(w, rng_below(&w->rng, 2)) == 0 && (deeper || dice < 30)) {
-		w->crash_every = 40;
+		w->crash_every = 120;
 		exercise(w);
 	}
 	if (tally.failed)

@@ -13,6 +13,7 @@ struct settings {
 	uint64_t seed;
 	unsigned tier_mib, backing_mib, drivers, steps;
 	unsigned objects, pages; // of each driver, at most
+	bool many_items;         // rather than pages
 	bool serial;             // wait for the background after each step: the seed replays it all
 	bool faults;             // writes and flushes fail now and then
 	unsigned crash_every;    // events, on average
