@@ -33,7 +33,7 @@ struct slice {
 	frame_t *freed; // replaced frames
 	size_t freed_count, freed_room;
 	struct record_disk *relog;
-	uint64_t relog_bytes;
+	uint64_t relog_bytes, relog_max;
 	int error;
 	_Alignas(64) uint8_t buffer[RECORD_BYTES_MAX], out[RECORD_BYTES_MAX];
 };
@@ -144,7 +144,7 @@ static void relog_items(struct slice *sl, const struct record_disk *record)
 		if (!newest || newest->lsn != d->lsn)
 			continue;
 		uint64_t bytes = ITEM_RECORD_BYTES(d->bytes);
-		if (sl->relog_bytes + bytes > RECORD_BYTES_MAX)
+		if (sl->relog_bytes + bytes > sl->relog_max)
 			relog_flush(sl);
 		if (sl->error)
 			return;
@@ -152,6 +152,15 @@ static void relog_items(struct slice *sl, const struct record_disk *record)
 		sl->relog_bytes += bytes;
 		sl->relog->items++;
 	}
+}
+
+// Will the item ring take what waits to be logged again and all of such a record, and leave `spare`?
+// What this slice lets go of there is room for the next one only.
+static bool relog_room(struct slice *sl, uint64_t record_bytes, uint64_t spare)
+{
+	struct ring *r = tier_item_ring(sl->s->tier);
+	uint64_t heads_and_ends = (record_bytes / sl->relog_max + 2) * 2 * RECORD_ALIGN;
+	return ring_used(r) + sl->relog_bytes + record_bytes + heads_and_ends + spare <= r->bytes;
 }
 
 static bool slice_read(struct slice *sl, unsigned ring)
@@ -177,6 +186,8 @@ static void turn_item_ring(struct slice *sl)
 		if (used <= r->bytes / 2 || !slice_read(sl, r->number))
 			break;
 		const struct record_disk *record = (const void *)sl->buffer;
+		if (!relog_room(sl, record->bytes, 0))
+			break;
 		relog_items(sl, record);
 		sl->cursor[r->number] += record->bytes;
 	}
@@ -194,6 +205,9 @@ static void slice_records(struct slice *sl)
 			return;
 		}
 		if (!slice_read(sl, (unsigned)ring))
+			return;
+		// A lane's items leave room for the item ring to be turned in.
+		if (!relog_room(sl, record->bytes, 2 * sl->relog_max))
 			return;
 		reclaim_switches(sl, record);
 		relog_items(sl, record);
@@ -274,6 +288,8 @@ bool reclaim_slice(struct store *s, bool wait)
 	sl->relog = (struct record_disk *)sl->out;
 	memset(sl->relog, 0, sizeof *sl->relog);
 	sl->relog_bytes = sizeof *sl->relog;
+	uint64_t sixteenth = tier_item_ring(t)->bytes / 16;
+	sl->relog_max = sixteenth < RECORD_BYTES_MAX ? sixteenth : RECORD_BYTES_MAX;
 	sl->limit = reclaim_limit(s);
 	sl->done = atomic_load(&t->tail_lsn);
 	for (unsigned i = 0; i <= t->geometry.rings; i++)
@@ -281,7 +297,8 @@ bool reclaim_slice(struct store *s, bool wait)
 	turn_item_ring(sl);
 	if (!sl->error)
 		slice_records(sl);
-	bool progress = sl->done > atomic_load(&t->tail_lsn);
+	unsigned item_ring = t->geometry.rings;
+	bool progress = !sl->error && (sl->done > atomic_load(&t->tail_lsn) || sl->cursor[item_ring] != t->ring[item_ring].tail);
 	if (!sl->error && (progress || s->limbo_count))
 		slice_store(sl);
 	else if (sl->freed_count) // an error in the middle: they stay in limbo
