@@ -370,7 +370,8 @@ static page_t tier_next_page(struct store *s, object_t object, page_t from, page
 {
 	for (frame_t f = 0; f < s->tier->frames; f++) {
 		const struct frame *fr = &s->tier->frame[f];
-		if (fr->object != object || fr->page < from || fr->page >= limit || frame_place(frame_state(fr)) != FRAME_INDEXED)
+		// The place first: what was in the index once is not reused before this reader leaves.
+		if (frame_place(frame_state(fr)) != FRAME_INDEXED || fr->object != object || fr->page < from || fr->page >= limit)
 			continue;
 		if (fr->lsn >= drops_newest(&s->drops, object, fr->page, LSN_MAX))
 			limit = fr->page;
