@@ -595,11 +595,20 @@ static bool rings_need_room(struct store *s)
 	return false;
 }
 
-// Ahead of need: room in the log, free frames.
+static bool epoch_waits(struct store *s)
+{
+	pthread_mutex_lock(&s->chores_lock);
+	bool asked = s->asked;
+	pthread_mutex_unlock(&s->chores_lock);
+	return asked;
+}
+
+// Ahead of need: room in the log, free frames. Under a load that outruns it there is no end of that, so
+// the epoch thread comes first.
 static void tend(struct store *s, struct grace_reader *reader)
 {
 	bool progress = true;
-	while (progress && (rings_need_room(s) || frames_free_count(s->tier) < frames_low(s))) {
+	while (progress && !epoch_waits(s) && (rings_need_room(s) || frames_free_count(s->tier) < frames_low(s))) {
 		grace_enter(&s->grace, reader);
 		progress = reclaim_slice(s, true);
 		if (frames_free_count(s->tier) < frames_low(s))
@@ -640,10 +649,11 @@ static void *chores_main(void *arg)
 		atomic_store(&s->chores_kicked, false);
 		if (asked)
 			serve(s, reader, &request);
-		tend(s, reader);
+		else
+			tend(s, reader);
 		frames_poll(s->tier);
 		pthread_mutex_lock(&s->chores_lock);
-		if (asked) {
+		if (asked) { // and round again, to what serve() has left undone
 			s->asked = false;
 			pthread_cond_broadcast(&s->chores_done);
 		} else if (!s->chores_stop && !s->asked && !atomic_load(&s->chores_kicked)) {
