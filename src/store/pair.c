@@ -222,25 +222,27 @@ static int attach_tier(struct store *s, lsn_t base)
 	return 0;
 }
 
-// The tier is this backing's own: recover, and where it was unmounted, attach again with the same id.
+// The tier is this backing's own.
 static int resume_tier(struct store *s, const struct tier_view *t)
 {
-	int r = new_tier(s, &t->geometry, t->attach);
-	if (r || s->read_only)
-		return r;
+	s->resumes = true;
+	return new_tier(s, &t->geometry, t->attach);
+}
+
+int pair_resumed(struct store *s)
+{
+	if (!s->resumes)
+		return 0; // attached just now
 	if (!tier_headers_equal(s->media))
-		tier_write_header(s->media, &t->geometry, t->fsid);
+		tier_write_header(s->media, &s->tier->geometry, s->super.fsid);
 	if (s->super.state == SUPER_CLEAN) {
-		tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
-		media_drain(s->media); // it may be one behind; a cut after the next superblock must not make it two
-		r = write_supers(s, SUPER_ATTACHED, t->attach);
+		int r = write_supers(s, SUPER_ATTACHED, s->tier->attach);
 		if (r)
 			return r;
 		tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
 		media_drain(s->media);
 	}
-	if (t->state != TIER_IN_USE)
-		set_state(s->media, TIER_IN_USE);
+	set_state(s->media, TIER_IN_USE);
 	return 0;
 }
 

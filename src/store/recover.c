@@ -290,6 +290,7 @@ int recover(struct store *s)
 		if (!s->read_only) {
 			tier_word_store(s->media, WORD_LSN_BASE, next);
 			media_drain(s->media); // no LSN is handed out before
+			// It may be one behind; a cut after the next superblock must not make it two.
 			tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
 			media_drain(s->media);
 		}

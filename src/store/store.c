@@ -92,7 +92,9 @@ static int start(struct store *s)
 		r = recover(s);
 	if (r || s->read_only)
 		return r;
-	r = chores_start(s);
+	r = pair_resumed(s);
+	if (!r)
+		r = chores_start(s);
 	return r ? r : epoch_start_thread(s);
 }
 

@@ -139,6 +139,7 @@ struct store {
 	struct grace grace;
 	uint64_t seed;
 	bool read_only, persistent;
+	bool resumes; // the tier was this backing's already
 
 	_Atomic lsn_t lsn;       // the next
 	_Atomic lsn_t cut;       // of the epoch being built, else that in force
@@ -362,6 +363,8 @@ void claims_abandoned(struct store *s);
 
 int recover(struct store *s); // DRAM from the media; LSN base and epoch words stored unless read-only
 int pair(struct store *s, struct media *m, struct backing *b);
+// The pair's own tier is recovered: in use, and where it was unmounted, attached again with the same id.
+int pair_resumed(struct store *s);
 // Opens on media and backing that are open already, and owns them from then on.
 int store_open_on(const struct store_config *config, struct media *m, struct backing *b, struct store **ret_store);
 
