@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The engine alone, without FUSE: time per 4 KiB hit and per create, on a fake tier in memory.
 //
-//	engine [--dir=DIR] [--seconds=S]
+//	bench-engine [--dir=DIR] [--seconds=S] [--only=TEXT]
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -17,6 +17,7 @@
 #define FILE_PAGES 16384u
 
 static double seconds = 1.0;
+static const char *only = ""; // part of a name
 static struct store *store;
 static struct fs *fs;
 static struct lane *lane;
@@ -109,7 +110,7 @@ static void bench_read(object_t id, size_t bytes, const char *what)
 	report(what, n, now() - began);
 }
 
-static void bench_create(void)
+static void bench_create(object_t id, size_t bytes, const char *what)
 {
 	struct fs_cred cred = { 0 };
 	struct stat st;
@@ -135,12 +136,15 @@ static void bench_create(void)
 int main(int argc, char **argv)
 {
 	char dir[4096] = "/dev/shm", path[2][4200];
-	static const struct option options[] = { { "dir", 1, NULL, 'd' }, { "seconds", 1, NULL, 's' }, { 0 } };
+	static const struct option options[] = { { "dir", 1, NULL, 'd' }, { "seconds", 1, NULL, 's' },
+						  { "only", 1, NULL, 'o' }, { 0 } };
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		if (c == 'd')
 			snprintf(dir, sizeof dir, "%s", optarg);
 		else if (c == 's')
 			seconds = atof(optarg);
+		else if (c == 'o')
+			only = optarg;
 		else
 			return 2;
 	}
@@ -164,12 +168,18 @@ int main(int argc, char **argv)
 	static uint8_t data[1 << 20];
 	for (unsigned i = 0; i < FILE_PAGES / 256; i++)
 		must(RUN(fs_write(op, fs, id, data, sizeof data, i * sizeof data, false)), "fill");
-	bench_read(id, 4096, "read 4 KiB, hit");
-	bench_write(id, 4096, "write 4 KiB, hit");
-	bench_write(id, 512, "write 512 B, hit");
-	bench_read(id, 1 << 20, "read 1 MiB, hit");
-	bench_write(id, 1 << 20, "write 1 MiB, hit");
-	bench_create();
+	static const struct {
+		void (*run)(object_t id, size_t bytes, const char *what);
+		size_t bytes;
+		const char *name;
+	} bench[] = {
+		{ bench_read, 4096, "read 4 KiB, hit" },       { bench_write, 4096, "write 4 KiB, hit" },
+		{ bench_write, 512, "write 512 B, hit" },      { bench_read, 1 << 20, "read 1 MiB, hit" },
+		{ bench_write, 1 << 20, "write 1 MiB, hit" },  { bench_create, 0, "create, lookup" },
+	};
+	for (size_t i = 0; i < sizeof bench / sizeof bench[0]; i++)
+		if (strstr(bench[i].name, only))
+			bench[i].run(id, bench[i].bytes, bench[i].name);
 
 	lane_free(lane);
 	fs_free(fs);
