@@ -102,6 +102,7 @@ int main(int argc, char **argv)
 	double began = seconds();
 	for (uint64_t n = 0; n < runs && tally.states < states && !tally.failed; n++, base.seed++) {
 		struct settings s = base;
+		s.states_max = states;
 		uint64_t rng = s.seed;
 		// Small and hot, or more than the tier holds.
 		s.objects = 1 + rng_below(&rng, MODEL_OBJECTS);

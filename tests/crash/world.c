@@ -309,7 +309,7 @@ static bool crash_now(const struct world *w, enum event event, uint64_t number)
 static void crash_here(void *arg, enum event event, uint64_t number)
 {
 	struct world *w = arg;
-	if (!w->armed || tally.failed || !crash_now(w, event, number))
+	if (!w->armed || tally.failed || tally.states >= w->settings->states_max || !crash_now(w, event, number))
 		return;
 	uint64_t rng = hash_mix(w->settings->seed, number * 31 + w->depth);
 	unsigned states = w->depth ? 1 : 1 + rng_below(&rng, 4);
@@ -372,7 +372,7 @@ void world_run(const struct settings *settings)
 		driver_init(&w->driver[n], settings, settings->seed * 1000 + n);
 	for (unsigned life = 0; life < 3 && !tally.failed; life++) {
 		if (life)
-			arm(w, 4);
+			arm(w, 10);
 		int r = world_open(w, i, true, config);
 		if (!r)
 			r = lanes_new(w);
@@ -387,7 +387,7 @@ void world_run(const struct settings *settings)
 		if (life == 2 && rng_below(&w->rng, 2))
 			break;
 		lanes_free(w);
-		arm(w, 8);
+		arm(w, 10);
 		if (tally.failed)
 			break;
 		r = store_close(w->store);

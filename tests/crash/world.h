@@ -18,6 +18,7 @@ struct settings {
 	bool faults;             // writes and flushes fail now and then
 	unsigned crash_every;    // events, on average
 	unsigned nested;         // depth of crashes after crashes
+	uint64_t states_max;     // of the process
 	uint64_t only_event;     // crash there alone (0: no)
 	int broken;              // enum order; -1: none
 	bool trace, keep;
