@@ -338,6 +338,10 @@ int op_read(struct op *op, object_t object, page_t first, unsigned count, bool v
 		int r = view_missing(op, object, first, count, ret_views);
 		if (r)
 			return r;
+		unsigned holes = 0;
+		for (unsigned i = 0; i < count; i++)
+			holes += !ret_views[i].data && ret_views[i].frame == FRAME_NONE;
+		count_add(op->lane, COUNT_READ_HOLES, holes);
 	}
 	count_add(op->lane, COUNT_READ_HITS, hits);
 	return 0;
