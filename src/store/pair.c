@@ -169,7 +169,7 @@ static void set_state(struct media *m, enum tier_state state)
 
 static int new_tier(struct store *s, const struct tier_geometry *g, uint64_t attach)
 {
-	int r = tier_new(s->media, &s->grace, g, s->super.fsid, attach, &s->tier);
+	int r = tier_new(s->media, &s->grace, g, attach, &s->tier);
 	if (r)
 		log_error("%s: not enough memory for the index of %u frames", s->media->path, g->frames);
 	return r;

@@ -190,8 +190,7 @@ static void rings_init(struct tier *t)
 	}
 }
 
-int tier_new(struct media *m, struct grace *grace, const struct tier_geometry *g, const uint8_t fsid[16], uint64_t attach,
-	     struct tier **ret_tier)
+int tier_new(struct media *m, struct grace *grace, const struct tier_geometry *g, uint64_t attach, struct tier **ret_tier)
 {
 	struct tier *t = calloc(1, sizeof *t);
 	if (!t)
@@ -199,7 +198,6 @@ int tier_new(struct media *m, struct grace *grace, const struct tier_geometry *g
 	t->media = m;
 	t->grace = grace;
 	t->geometry = *g;
-	memcpy(t->fsid, fsid, 16);
 	t->attach = attach;
 	t->table = (struct slot_disk *)(m->base + g->table_offset);
 	t->data = m->base + g->frames_offset;

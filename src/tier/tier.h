@@ -38,7 +38,6 @@ enum frame_place {
 	FRAME_LIMBO,   // replaced; its slot is freed when the replacing record is reclaimed
 	FRAME_LEAVING, // taken out of the index by evict or a drop pass
 	FRAME_GRACE,   // slot durably free; readers may still look
-	FRAME_BAD,     // never used again
 	FRAME_PLACE_MASK = 0xf,
 	FRAME_DIRTY = 0x10,      // not on the backing in the superblock in force
 	FRAME_KEPT = 0x20,       // replaced past the cut; the epoch still needs it
@@ -96,7 +95,6 @@ struct tier {
 	struct media *media;
 	struct grace *grace;
 	struct tier_geometry geometry;
-	uint8_t fsid[16];
 	uint64_t attach;
 	uint8_t *data; // frame 0
 	struct slot_disk *table;
@@ -126,8 +124,7 @@ int tier_word_load(const struct media *m, unsigned word, uint64_t *ret_value);
 void tier_word_store(struct media *m, unsigned word, uint64_t value); // not drained
 
 // DRAM side: index, frame records, rings at the geometry. The media outlives the tier.
-int tier_new(struct media *m, struct grace *grace, const struct tier_geometry *g, const uint8_t fsid[16], uint64_t attach,
-	     struct tier **ret_tier);
+int tier_new(struct media *m, struct grace *grace, const struct tier_geometry *g, uint64_t attach, struct tier **ret_tier);
 void tier_free(struct tier *t);
 static inline struct ring *tier_item_ring(struct tier *t) { return &t->ring[t->geometry.rings]; }
 static inline void *tier_frame_data(const struct tier *t, frame_t f) { return t->data + (uint64_t)f * PAGE_BYTES; }
