@@ -3,8 +3,8 @@
 // way. At any event it makes a pair of images that a power cut there could leave, without disturbing
 // the store.
 //
-//	tier     of the 8-byte stores that their thread has not drained, any may have arrived; by default
-//	         those of one thread to one cache line in their order
+//	tier     of the 8-byte stores that their thread has not drained, any may have arrived, by some
+//	         policies those of one thread to one cache line in their order
 //	backing  of the 512-byte sectors written since the last flush, any may have arrived; a W write
 //	         has when it is complete, and so has at a flush what was complete before it
 //
