@@ -28,7 +28,8 @@ struct tier_view {
 struct backing_view {
 	enum super_found found;
 	struct super_disk super;
-	bool equal, blank;
+	char inferior; // copy of the superblock; 0: both are the same
+	bool blank;
 	char foreign[64]; // empty: nothing that libblkid knows
 };
 
@@ -37,7 +38,7 @@ static int random_bytes(void *buffer, size_t bytes)
 	return getrandom(buffer, bytes, 0) == (ssize_t)bytes ? 0 : -EIO;
 }
 
-static int view_tier(struct media *m, struct tier_view *v)
+static void view_tier(struct media *m, struct tier_view *v)
 {
 	char name[64];
 	memset(v, 0, sizeof *v);
@@ -46,20 +47,22 @@ static int view_tier(struct media *m, struct tier_view *v)
 	    backing_probe_foreign(m->fd, name, sizeof name) == 1)
 		v->found = TIER_FOUND_FOREIGN;
 	if (v->found != TIER_FOUND_GOOD)
-		return 0;
+		return;
 	int r = tier_word_load(m, WORD_STATE, &v->state);
-	if (r || v->state == TIER_BLANK) // the others may not have been written yet
-		return r;
-	r = tier_word_load(m, WORD_ATTACH, &v->attach);
+	if (!r && v->state == TIER_BLANK)
+		return; // the others may not have been written yet
+	if (!r)
+		r = tier_word_load(m, WORD_ATTACH, &v->attach);
 	if (!r)
 		r = tier_word_load(m, WORD_EPOCH, &v->epoch);
-	return r;
+	if (r)
+		v->found = TIER_FOUND_DAMAGED; // reported; it may still be given up
 }
 
 static int view_backing(struct backing *b, struct ioq *q, struct backing_view *v)
 {
 	memset(v, 0, sizeof *v);
-	int r = super_load(b, q, &v->found, &v->super, &v->equal);
+	int r = super_load(b, q, &v->found, &v->super, &v->inferior);
 	if (r || v->found != SUPER_NONE)
 		return r;
 	r = backing_probe_foreign(b->fd, v->foreign, sizeof v->foreign);
@@ -161,6 +164,19 @@ static int write_supers(struct store *s, uint32_t state, uint64_t attach)
 	return 0;
 }
 
+// The first write of a mount: the better copy is never touched while the other is bad.
+static int equalise_supers(struct store *s)
+{
+	if (!s->super_inferior)
+		return 0;
+	int r = super_write(s->backing, s->ioq, &s->super, s->super_inferior);
+	if (r)
+		log_error("%s: superblock cannot be written: %s", s->backing->path, strerror(-r));
+	else
+		s->super_inferior = 0;
+	return r;
+}
+
 static void set_state(struct media *m, enum tier_state state)
 {
 	tier_word_store(m, WORD_STATE, state);
@@ -192,11 +208,11 @@ static int attach_tier(struct store *s, lsn_t base)
 		r = new_tier(s, &g, attach);
 	if (r)
 		return r;
-	uint64_t state;
-	r = tier_word_load(m, WORD_STATE, &state);
+	r = equalise_supers(s);
 	if (r)
 		return r;
-	if (state == TIER_BLANK) { // words without a header would look foreign, words never written damaged
+	uint64_t state;
+	if (tier_word_load(m, WORD_STATE, &state) || state == TIER_BLANK) { // words without a header would look foreign, words never written damaged
 		tier_write_header(m, &g, s->super.fsid);
 		tier_word_store(m, WORD_ATTACH, 0);
 		tier_word_store(m, WORD_EPOCH, 0);
@@ -233,10 +249,13 @@ int pair_resumed(struct store *s)
 {
 	if (!s->resumes)
 		return 0; // attached just now
+	int r = equalise_supers(s);
+	if (r)
+		return r;
 	if (!tier_headers_equal(s->media))
 		tier_write_header(s->media, &s->tier->geometry, s->super.fsid);
 	if (s->super.state == SUPER_CLEAN) {
-		int r = write_supers(s, SUPER_ATTACHED, s->tier->attach);
+		r = write_supers(s, SUPER_ATTACHED, s->tier->attach);
 		if (r)
 			return r;
 		tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
@@ -368,10 +387,10 @@ static int pair_attached(struct store *s, const struct tier_view *t)
 			  "loses what was written in the %.0f s since", s->backing->path, s->media->path, age_seconds(super));
 		return -ESTALE;
 	}
-	if (!tier_is_empty(t) && !tier_is_own(t, super) && !s->config.discard_tier)
+	if (t->found == TIER_FOUND_GOOD && !tier_is_empty(t) && !tier_is_own(t, super) && !s->config.discard_tier)
 		return discard(s, t, 0);
-	if (t->found != TIER_FOUND_BLANK && t->found != TIER_FOUND_GOOD)
-		return refuse_tier(s, t);
+	if (t->found == TIER_FOUND_FOREIGN || t->found == TIER_FOUND_FUTURE)
+		return refuse_tier(s, t); // a damaged tier of ours is as good as lost
 	log_warning("%s: mounting the last epoch without its tier: whatever was written after its cut, %.0f seconds ago, is lost",
 		    s->backing->path, age_seconds(super));
 	return attach_or_empty(s, super->cut + LSN_LOST_JUMP);
@@ -428,9 +447,7 @@ int pair(struct store *s, struct media *m, struct backing *b)
 		log_error("%s: cannot read superblocks: %s", b->path, strerror(-r));
 		return r;
 	}
-	r = view_tier(m, &tv);
-	if (r)
-		return r;
+	view_tier(m, &tv);
 	if (bv.found == SUPER_NONE)
 		return pair_blank(s, &bv, &tv);
 	if (bv.found != SUPER_GOOD)
@@ -441,21 +458,7 @@ int pair(struct store *s, struct media *m, struct backing *b)
 		log_error("%s: too small for a tier", m->path);
 		return -EINVAL;
 	}
-	// Both copies are the same before anything else is written, and stay so when nothing is.
-	if (!bv.equal && !s->read_only) {
-		bool will_mount = bv.super.state == SUPER_ATTACHED
-			? (tier_is_own(&tv, &bv.super) || s->config.lose_tier)
-			: (tier_is_own(&tv, &bv.super) || tier_is_empty(&tv) || s->config.discard_tier);
-		if (will_mount) {
-			r = super_write(b, s->ioq, &s->super, 'A');
-			if (!r)
-				r = super_write(b, s->ioq, &s->super, 'B');
-			if (r) {
-				log_error("%s: superblock cannot be written: %s", b->path, strerror(-r));
-				return r;
-			}
-		}
-	}
+	s->super_inferior = bv.inferior;
 	return s->super.state == SUPER_ATTACHED ? pair_attached(s, &tv) : pair_clean(s, &tv);
 }
 

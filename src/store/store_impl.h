@@ -146,6 +146,7 @@ struct store {
 	_Atomic lsn_t clean_cut; // C of the superblock in force
 	_Atomic(struct root *) root;
 	struct super_disk super; // in force; the epoch thread's
+	char super_inferior;     // the copy that is to be made equal before anything else is written; 0: none
 
 	struct object_lock *lock;
 	struct overlay overlay;

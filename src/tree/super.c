@@ -104,7 +104,7 @@ static const struct copy *choose(const struct copy *a, const struct copy *b, enu
 }
 
 int super_load(struct backing *b, struct ioq *q, enum super_found *ret_found, struct super_disk *ret_super,
-	       bool *ret_equal)
+	       char *ret_inferior)
 {
 	struct super_disk *both = aligned_alloc(PAGE_BYTES, 2 * PAGE_BYTES);
 	if (both == NULL)
@@ -120,7 +120,8 @@ int super_load(struct backing *b, struct ioq *q, enum super_found *ret_found, st
 		const struct copy *chosen = choose(&first, &second, ret_found);
 		if (chosen != NULL)
 			memcpy(ret_super, chosen->super, sizeof *ret_super);
-		*ret_equal = first.good && second.good && memcmp(first.super, second.super, sizeof *ret_super) == 0;
+		bool same = first.good && second.good && memcmp(first.super, second.super, sizeof *ret_super) == 0;
+		*ret_inferior = same ? 0 : chosen == &second ? 'A' : 'B';
 	}
 	free(both);
 	return r;

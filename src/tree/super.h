@@ -12,10 +12,11 @@ enum super_found {
 	SUPER_DAMAGED, // magic there, no copy good
 	SUPER_FUTURE   // good, but of a later version or with unknown incompat bits
 };
-// Reads both copies (0 or an I/O error when neither can be read) and chooses. ret_equal: both
-// are good and the same. blocks in the super must not exceed the backing's.
+// Reads both copies (0 or an I/O error when neither can be read) and chooses. ret_inferior: the copy
+// ('A', 'B') that is not as the chosen one, 0: they are the same. blocks in the super must not exceed
+// the backing's.
 int super_load(struct backing *b, struct ioq *q, enum super_found *ret_found, struct super_disk *ret_super,
-	       bool *ret_equal);
+	       char *ret_inferior);
 // Seals (checksum) and writes one copy ('A' or 'B'), durable on return.
 int super_write(struct backing *b, struct ioq *q, struct super_disk *s, char copy);
 void super_seal(struct super_disk *s);
