@@ -126,8 +126,8 @@ inline Match media_match(const World &w, const Super &s)
 {
 	u64 state = w.tier.visible[W_STATE], epoch = w.tier.visible[W_EPOCH];
 	bool own = tier_is_own(w, s), near = epoch == s.epoch || epoch + 1 == s.epoch, good = false, zero = true;
-	for (int i = 0; i < 4; i++)
-		zero = zero && !w.tier.visible[W_HEADER + i];
+	for (int i = keeps(header_cut_off) ? W_HEADER_END : W_HEADER; i < TIER_WORDS; i++)
+		zero = zero && !w.tier.visible[i];
 	for (int i = 0; i < 4; i += 2)
 		good = good || (w.tier.visible[W_HEADER + i] == HEADER_MAGIC && w.tier.visible[W_HEADER + i + 1] == HEADER_SUM);
 	if (!good && (state == TIER_ATTACHING ? !keeps(attaching_no_header) : state != TIER_BLANK || !zero))
@@ -209,11 +209,27 @@ inline void tier_wipe(World &w)
 	w.tier.store(LANE0, W_EPOCH, w.rec.super.epoch + (keeps(attach_epoch) && dice->chance(2)));
 }
 
+inline Run headers_step(World &w) // one copy is whole at any time
+{
+	Recovery &rec = w.rec;
+	BEGIN(rec.super_pc)
+	for (rec.copy = 0; rec.copy < 2; rec.copy++) {
+		w.tier.store(LANE0, W_HEADER + 2 * rec.copy, HEADER_MAGIC);
+		w.tier.store(LANE0, W_HEADER + 2 * rec.copy + 1, HEADER_SUM);
+		STEP(rec.super_pc);
+		w.tier.drain(LANE0);
+		STEP(rec.super_pc);
+	}
+	END(rec.super_pc);
+}
+
 inline Run attach_step(World &w)
 {
 	Recovery &rec = w.rec;
 	BEGIN(rec.sub_pc)
 	w.user.begun = true;
+	if (w.tier.visible[W_STATE] == TIER_BLANK && dice->chance(2)) // its headers first, or only after: either will do
+		CALL(rec.sub_pc, rec.super_pc, headers_step(w));
 	if (keeps(attaching_first))
 		w.tier.store(LANE0, W_STATE, TIER_ATTACHING);
 	if (keeps(attach_id_zero))
@@ -223,13 +239,7 @@ inline Run attach_step(World &w)
 	if (!rec.super.attached)
 		w.user.insists = false; // from here on no option is needed to go on
 	STEP(rec.sub_pc);
-	for (rec.copy = 0; rec.copy < 2; rec.copy++) {
-		w.tier.store(LANE0, W_HEADER + 2 * rec.copy, HEADER_MAGIC);
-		w.tier.store(LANE0, W_HEADER + 2 * rec.copy + 1, HEADER_SUM);
-		STEP(rec.sub_pc);
-		w.tier.drain(LANE0);
-		STEP(rec.sub_pc);
-	}
+	CALL(rec.sub_pc, rec.super_pc, headers_step(w));
 	tier_wipe(w);
 	STEP(rec.sub_pc);
 	if (keeps(attach_wipe_drain))
