@@ -48,6 +48,8 @@ struct build {
 	struct run *spare;
 	block_t goal;
 	int write_error;
+	block_t failed_block; // of the run that write_error is of
+	unsigned failed_count;
 	bool have_space; // space_begin() was called
 	uint8_t *node[LEVELS_MAX];
 	struct new_node *fresh; // copies of new nodes, to be installed when they are published
@@ -219,8 +221,11 @@ static void run_done(struct io *io)
 {
 	struct run *run = io->arg;
 	struct build *b = run->build;
-	if (io->result && !b->write_error)
+	if (io->result && !b->write_error) {
 		b->write_error = io->result;
+		b->failed_block = io->block;
+		b->failed_count = (unsigned)io->iovcnt;
+	}
 	atomic_fetch_add(&b->s->pace_done, (uint64_t)io->iovcnt);
 	atomic_fetch_add(&b->s->written_back, (uint64_t)io->iovcnt);
 	run->next = b->spare;
@@ -361,6 +366,7 @@ static bool item_folded(struct build *b, size_t i)
 static int build_all(struct build *b)
 {
 	size_t page = 0, item = 0;
+	bool bad_noted = false;
 	while (page < b->frames || item < b->items) {
 		int r;
 		while (item < b->items && !item_folded(b, item))
@@ -369,6 +375,12 @@ static int build_all(struct build *b)
 		const struct frame *f = page < b->frames ? &b->s->tier->frame[b->frame[page]] : NULL;
 		if (!i && !f)
 			break;
+		if (!bad_noted && (!i || i->key.object != OBJECT_STORE)) { // after all else of the store's own
+			r = bad_blocks_fold(b->s, b->fold);
+			if (r)
+				return r;
+			bad_noted = true;
+		}
 		if (!f || (i && item_key_compare(i->key, item_key(f->object, ITEM_EXTENT, f->page)) < 0)) {
 			r = i->deleted ? fold_delete(b->fold, i->key) : fold_put(b->fold, i->key, i->value, i->bytes);
 			item++;
@@ -380,10 +392,23 @@ static int build_all(struct build *b)
 		if (b->write_error)
 			return b->write_error;
 	}
-	return 0;
+	return bad_noted ? 0 : bad_blocks_fold(b->s, b->fold);
 }
 
 // ---- build -------------------------------------------------------------------------------------------
+
+// The writes have ended, some of them badly.
+static void find_bad(struct build *b)
+{
+	block_t block;
+	unsigned count;
+	if (b->write_error)
+		bad_blocks_find(b->s, b->failed_block, b->failed_count);
+	if (!b->fold)
+		return;
+	fold_failed_blocks(b->fold, &block, &count);
+	bad_blocks_find(b->s, block, count);
+}
 
 static int build(struct build *b)
 {
@@ -408,7 +433,9 @@ static int build(struct build *b)
 	struct fold_config config = { .backing = s->backing, .queue = s->ioq, .space = s->space, .seed = s->seed,
 				      .old = store_root(s)->tree, .birth = b->birth, .cut = b->cut, .fetch = build_fetch,
 				      .fetch_arg = b, .wrote = build_wrote, .wrote_arg = b, .drops = b->drop, .drop_count = b->drops };
-	r = fold_new(&config, &b->fold);
+	r = bad_blocks_avoid(s);
+	if (!r)
+		r = fold_new(&config, &b->fold);
 	if (!r)
 		r = build_all(b);
 	if (!r)
@@ -420,6 +447,8 @@ static int build(struct build *b)
 		r = space_written(s->space);
 	if (!r && atomic_load(&s->log_damaged))
 		r = -EUCLEAN;
+	if (r)
+		find_bad(b);
 	return r;
 }
 
@@ -500,6 +529,7 @@ static void publish(struct build *b, struct root *root)
 	*root = (struct root){ .tree = b->root, .cut = b->cut, .epoch = s->super.epoch };
 	atomic_store_explicit(&s->root, root, memory_order_release);
 	space_commit(s->space, b->space_root);
+	bad_blocks_noted(s);
 	// Clean only now that a miss finds them on the backing; and before clean_cut moves: until then
 	// nobody takes out a frozen frame that a later DROP has killed, so none of these was used again.
 	for (size_t i = 0; i < b->frames; i++)
@@ -560,7 +590,7 @@ static void build_free(struct build *b)
 	free(b->drop);
 }
 
-static int run_epoch(struct store *s, struct grace_reader *reader)
+static int try_epoch(struct store *s, struct grace_reader *reader)
 {
 	struct build b = { .s = s, .reader = reader };
 	struct root *root;
@@ -584,6 +614,17 @@ static int run_epoch(struct store *s, struct grace_reader *reader)
 		free(root);
 	}
 	build_free(&b);
+	return r;
+}
+
+static int run_epoch(struct store *s, struct grace_reader *reader)
+{
+	size_t bads;
+	int r;
+	do {
+		bads = s->bads;
+		r = try_epoch(s, reader);
+	} while (r && s->bads > bads); // at once, without the blocks that were found bad
 	return r;
 }
 

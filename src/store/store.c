@@ -63,6 +63,7 @@ static void store_free(struct store *s)
 	if (s->media)
 		media_close(s->media);
 	free(s->limbo);
+	free(s->bad);
 	free(s->lock);
 	free(s);
 }

@@ -184,6 +184,8 @@ struct store {
 	_Atomic bool log_damaged;
 
 	// Epochs, under epoch_lock.
+	block_t *bad; // blocks that refuse to be written, not yet noted in the tree; the epoch thread's
+	size_t bads;
 	pthread_t epoch_thread;
 	bool epoch_running;
 	pthread_mutex_t epoch_lock;
@@ -349,6 +351,14 @@ int epoch_last(struct store *s); // everything is on the backing; or an error, a
 int super_write_both(struct store *s, struct super_disk *next); // retried until it is there
 void wake_waiters(struct store *s);
 uint64_t dirty_limit(struct store *s); // frames
+
+// ---- badblock.c: the epoch thread's ------------------------------------------------------------
+
+// After a failed write to blocks taken in this epoch: those that refuse again, if others do not.
+void bad_blocks_find(struct store *s, block_t block, unsigned count);
+int bad_blocks_avoid(struct store *s); // after space_begin(): nobody takes them
+int bad_blocks_fold(struct store *s, struct fold *fold);
+void bad_blocks_noted(struct store *s); // the epoch with their items is in force
 
 // ---- claims.c ----------------------------------------------------------------------------------------
 

@@ -107,6 +107,8 @@ struct fold {
 	block_t goal;
 	unsigned in_flight;
 	int write_error;
+	block_t failed_block; // of the run that write_error is of
+	unsigned failed_count;
 	uint64_t nodes_written;
 };
 
@@ -131,8 +133,11 @@ static void run_written(struct io *io)
 {
 	struct node_run *run = io->arg;
 	struct fold *f = run->fold;
-	if (io->result < 0 && f->write_error == 0)
+	if (io->result < 0 && f->write_error == 0) {
 		f->write_error = io->result;
+		f->failed_block = run->block;
+		f->failed_count = run->used;
+	}
 	f->in_flight--;
 	run_free(run);
 }
@@ -844,6 +849,12 @@ int fold_finish(struct fold *f, struct tree_root *ret_root)
 		*ret_root = root;
 	}
 	return end(f, r);
+}
+
+void fold_failed_blocks(const struct fold *f, block_t *ret_block, unsigned *ret_count)
+{
+	*ret_block = f->failed_block;
+	*ret_count = f->write_error ? f->failed_count : 0;
 }
 
 int fold_written(const struct fold *f)

@@ -54,6 +54,8 @@ int fold_extent(struct fold *f, object_t object, page_t page, unsigned count, bl
 int fold_finish(struct fold *f, struct tree_root *ret_root);
 // All writes of the fold have completed (ioq_wait_all): 0 or the first error.
 int fold_written(const struct fold *f);
+// Blocks of the first write that failed.
+void fold_failed_blocks(const struct fold *f, block_t *ret_block, unsigned *ret_count);
 void fold_free(struct fold *f); // after the queue is idle
 uint64_t fold_nodes_written(const struct fold *f);
 
