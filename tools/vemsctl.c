@@ -88,6 +88,11 @@ static struct text share_text(uint64_t part, uint64_t whole)
 static void print_summary(const struct vems_stats *s)
 {
 	static const char *const states[] = { "well", "the backing fails: new data is refused", "read-only" };
+	static const char *const reasons[] = {
+#define X(name, text) text,
+		VEMS_TRANSPORT_REASONS(X)
+#undef X
+	};
 
 	printf("state           %s\n", s->degraded < 3 ? states[s->degraded] : "unknown");
 	printf("read hit rate   %s\n", share_text(s->read_hits, s->read_hits + s->read_misses).s);
@@ -96,6 +101,8 @@ static void print_summary(const struct vems_stats *s)
 	       share_text(s->frames_dirty, s->frames_total).s, share_text(s->frames_free, s->frames_total).s);
 	printf("backing         %s, %s free\n", pages_text(s->blocks_total).s,
 	       share_text(s->blocks_free, s->blocks_total).s);
+	printf("transport       %s: %s\n", s->transport ? "io_uring" : "/dev/fuse",
+	       s->transport_reason < VEMS_TRANSPORT_REASON_COUNT ? reasons[s->transport_reason] : "unknown");
 	printf("losing the tier would cost %.1f s\n", (double)s->epoch_age_ms / 1e3);
 }
 
@@ -108,6 +115,7 @@ static void print_heading(const char *counter)
 		{ "frames_total", "Tier" }, { "epochs", "Epochs" },
 		{ "log_bytes", "Log and overlay" }, { "commits", "Operations" },
 		{ "blocks_total", "Space" }, { "recovery_ms", "State" },
+		{ "transport", "Requests" },
 	};
 
 	for (size_t i = 0; i < sizeof headings / sizeof *headings; i++)

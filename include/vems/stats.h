@@ -44,12 +44,33 @@
 	X(blocks_total, "blocks", "of 4 KiB on the backing")                                \
 	X(blocks_free, "blocks", "")                                                        \
 	X(recovery_ms, "ms", "that the last mount took to recover")                         \
-	X(degraded, "", "0: well; 1: backing fails, new dirty pages refused; 2: read-only")
+	X(degraded, "", "0: well; 1: backing fails, new dirty pages refused; 2: read-only")          \
+	X(transport, "", "0: requests come by /dev/fuse; 1: by io_uring")                   \
+	X(transport_reason, "", "why so, as the summary says")                              \
+	X(requests_parked, "requests", "by io_uring that waited in another thread")         \
+	X(queue_full, "times", "all entries of a core's queue were in use")
 
 struct vems_stats {
 #define X(name, unit, text) uint64_t name;
 	VEMS_STATS(X)
 #undef X
+};
+
+// X(name, what it is): the values of transport_reason, in order.
+#define VEMS_TRANSPORT_REASONS(X)                             \
+	X(ASKED_FOR, "as asked for")                          \
+	X(OFFERED, "offered by the kernel")                   \
+	X(NOT_OFFERED, "the kernel does not offer io_uring: before Linux 6.14, or switched off; see --uring=on") \
+	X(FORBIDDEN, "io_uring is forbidden here")            \
+	X(NO_RESOURCES, "no memory or descriptors for io_uring") \
+	X(CPUS_UNKNOWN, "it is not known how many CPUs there can be") \
+	X(REFUSED, "the kernel has refused a queue of io_uring")
+
+enum vems_transport_reason {
+#define X(name, text) VEMS_TRANSPORT_##name,
+	VEMS_TRANSPORT_REASONS(X)
+#undef X
+	VEMS_TRANSPORT_REASON_COUNT,
 };
 
 // ioctl on the mount's root directory; the mount's owner and root only.

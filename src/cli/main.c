@@ -113,6 +113,8 @@ static int serve(struct mount *m, struct store *store, struct fs *fs)
 		.fuse_options = o->fuse_options,
 		.read_only = o->store.read_only,
 		.threads = o->threads,
+		.transport = o->transport,
+		.switch_uring_on = o->switch_uring_on,
 	};
 	struct frontend *frontend;
 	int r = frontend_mount(&config, store, fs, &frontend);

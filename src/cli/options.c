@@ -18,7 +18,7 @@ enum { MOUNT_EXIT_USAGE = 1, MOUNT_EXIT_FAILED = 32 };
 #define THREADS_MAX 256
 
 enum { OPT_PMEM = 256, OPT_BACKING, OPT_LOSE_TIER, OPT_DISCARD_TIER, OPT_ASSUME_PERSISTENT, OPT_INTERVAL,
-       OPT_IO_TIMEOUT, OPT_THREADS, OPT_VERSION };
+       OPT_IO_TIMEOUT, OPT_THREADS, OPT_TRANSPORT, OPT_URING, OPT_VERSION };
 
 // Also the words of -o, where they belong to us.
 static const struct option long_options[] = {
@@ -30,6 +30,8 @@ static const struct option long_options[] = {
 	{ "interval", required_argument, NULL, OPT_INTERVAL },
 	{ "io-timeout", required_argument, NULL, OPT_IO_TIMEOUT },
 	{ "threads", required_argument, NULL, OPT_THREADS },
+	{ "transport", required_argument, NULL, OPT_TRANSPORT },
+	{ "uring", required_argument, NULL, OPT_URING },
 	{ "foreground", no_argument, NULL, 'f' },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, OPT_VERSION },
@@ -65,7 +67,11 @@ static const char help_text[] =
 "                     losing the tier may cost (default 30)\n"
 "  --io-timeout=SECONDS\n"
 "                     of a failing backing before new data is refused (default 30)\n"
-"  --threads=N        that serve requests (default 16)\n"
+"  --threads=N        that serve requests, or, with io_uring, those that have to wait (default 16)\n"
+"  --transport=auto|uring|dev\n"
+"                     how requests come: by io_uring (Linux 6.14, where it is switched on) or by\n"
+"                     /dev/fuse; default auto: by io_uring where the kernel offers it\n"
+"  --uring=on         as root: switch it on in the kernel, for all that mount from now on\n"
 "  --lose-tier        the tier is lost: mount the last complete state of the backing\n"
 "  --discard-tier     the tier holds another file system: give that up\n"
 "  --assume-persistent\n"
@@ -132,6 +138,18 @@ static int parse_threads(const struct parser *p, const char *text, unsigned *ret
 	return -1;
 }
 
+static int parse_transport(const struct parser *p, const char *text, enum frontend_transport *ret_transport)
+{
+	static const char *const names[] = { "auto", "uring", "dev" }; // in the order of the enum
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (!strcmp(text, names[i])) {
+			*ret_transport = (enum frontend_transport)i;
+			return -1;
+		}
+	return wrong(p, "--transport=%s: not auto, uring or dev", text);
+}
+
 // One of long_options, however it was said.
 static int apply(struct parser *p, int option, const char *value)
 {
@@ -157,6 +175,13 @@ static int apply(struct parser *p, int option, const char *value)
 		return parse_seconds(p, "interval", value, &o->store.interval_ms);
 	case OPT_IO_TIMEOUT:
 		return parse_seconds(p, "io-timeout", value, &o->store.io_timeout_ms);
+	case OPT_TRANSPORT:
+		return parse_transport(p, value, &o->transport);
+	case OPT_URING:
+		if (strcmp(value, "on"))
+			return wrong(p, "--uring=%s: only 'on'; not to use it: --transport=dev", value);
+		o->switch_uring_on = true;
+		return -1;
 	case OPT_THREADS:
 		return parse_threads(p, value, &o->threads);
 	case 'f':

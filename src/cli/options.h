@@ -13,6 +13,8 @@ struct options {
 	const char *mountpoint;
 	char *fuse_options; // for frontend_config; NULL: none
 	unsigned threads;   // 0: default
+	enum frontend_transport transport;
+	bool switch_uring_on;
 	bool foreground;
 	bool fake;          // mount -f: all but the mount
 	int exit_failed;    // what a failure that is not one of usage exits with

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 #include "vems/stats.h"
+#include "uring.h"
 #include "worker.h"
 
 #define BACKGROUND_MAX 256 // the default of 12 throttles clients with deep queues
@@ -41,7 +42,7 @@ void serve_statfs(fuse_req_t req, fuse_ino_t ino)
 	fuse_reply_statfs(req, &answer);
 }
 
-static void reply_stats(fuse_req_t req, struct store *store, size_t out_bytes)
+static void reply_stats(fuse_req_t req, struct frontend *f, size_t out_bytes)
 {
 	struct vems_stats stats = { 0 };
 
@@ -49,7 +50,11 @@ static void reply_stats(fuse_req_t req, struct store *store, size_t out_bytes)
 		fuse_reply_err(req, EINVAL);
 		return;
 	}
-	store_stats(store, &stats);
+	store_stats(f->store, &stats);
+	stats.transport = atomic_load(&f->transport);
+	stats.transport_reason = atomic_load(&f->transport_reason);
+	if (f->uring)
+		uring_counts(f->uring, &stats.requests_parked, &stats.queue_full);
 	fuse_reply_ioctl(req, 0, &stats, sizeof stats);
 }
 
@@ -67,8 +72,8 @@ void serve_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *arg, st
 	} else if (uid && uid != f->owner) {
 		fuse_reply_err(req, EPERM);
 	} else if (command == VEMS_IOC_STATS) {
-		reply_stats(req, f->store, out_bytes);
-	} else {
+		reply_stats(req, f, out_bytes);
+	} else if (!request_defer(worker_self, req)) {
 		r = store_sync(f->store);
 		if (r)
 			fuse_reply_err(req, -r);

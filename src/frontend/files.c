@@ -136,13 +136,16 @@ void serve_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t bytes,
 {
 	struct worker *w = worker_self;
 	struct frontend *f = w->frontend;
-	struct op *op = op_begin(w->lane);
-	bool kill = w->request.kill_suidgid;
+	bool kill = w->request.kill_suidgid, sync = fi->flags & (O_SYNC | O_DSYNC) && !f->persistent;
+	struct op *op;
 	int r, synced = 0;
 
+	if (sync && request_defer(w, req))
+		return;
+	op = op_begin(w->lane);
 	REQUEST_RUN(w, req, op, r, fs_write(op, f->fs, ino, data, bytes, (uint64_t)offset, kill));
 	op_end(op);
-	if (r > 0 && fi->flags & (O_SYNC | O_DSYNC) && !f->persistent)
+	if (r > 0 && sync)
 		synced = store_sync(f->store);
 	if (r < 0 || synced)
 		fuse_reply_err(req, r < 0 ? -r : -synced);
@@ -154,8 +157,13 @@ void serve_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t bytes,
 void serve_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
 {
 	struct frontend *f = request_frontend(req);
-	int r = f->persistent ? -ENOSYS : store_sync(f->store);
+	int r = -ENOSYS;
 
+	if (!f->persistent) {
+		if (request_defer(worker_self, req))
+			return;
+		r = store_sync(f->store);
+	}
 	// Nothing can be written, so nothing is left to be.
 	fuse_reply_err(req, r == -EROFS ? 0 : -r);
 }

@@ -5,12 +5,16 @@
 
 #include "fs.h"
 
+enum frontend_transport { TRANSPORT_AUTO, TRANSPORT_URING, TRANSPORT_DEV };
+
 struct frontend_config {
 	const char *mountpoint;
 	const char *source;       // shown in /proc/mounts
 	const char *fuse_options; // comma-separated -o options for FUSE, NULL: none
 	bool read_only;
 	unsigned threads; // 0: default
+	enum frontend_transport transport;
+	bool switch_uring_on; // the kernel is asked to offer it; root only
 };
 
 // Before anything is opened: is it a directory, not a dead mount, and is /dev/fuse there for us?

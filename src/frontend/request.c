@@ -85,20 +85,43 @@ bool request_check_signalled(struct worker *w)
 	return watched;
 }
 
-static void interrupt(fuse_req_t req, void *arg)
+static void note_signalled(struct worker *w, pid_t caller)
 {
-	struct worker *w = arg;
-
 	pthread_mutex_lock(&w->lock);
-	w->signalled = fuse_req_ctx(req)->pid;
+	w->signalled = caller;
 	pthread_mutex_unlock(&w->lock);
 	if (request_check_signalled(w))
 		frontend_wake(w->frontend);
 }
 
+static void interrupt(fuse_req_t req, void *arg)
+{
+	note_signalled(arg, fuse_req_ctx(req)->pid);
+}
+
+bool request_try(struct worker *w, struct op *op, int *result)
+{
+	bool again = op_try(op, result);
+
+	if (!again && *result == -EAGAIN)
+		w->deferred = true;
+	return again;
+}
+
+bool request_defer(struct worker *w, fuse_req_t req)
+{
+	if (!w->nowait)
+		return false;
+	w->deferred = true;
+	fuse_reply_err(req, EAGAIN);
+	return true;
+}
+
 // Only a request that is about to wait says that it can be interrupted: it costs two global locks.
 bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result)
 {
+	if (w->nowait)
+		return request_try(w, op, result);
 	if (*result == -ERESTART && !w->may_interrupt) {
 		w->may_interrupt = true;
 		fuse_req_interrupt_func(req, interrupt, w);
@@ -106,14 +129,25 @@ bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result)
 	return op_again(op, result);
 }
 
+void request_signalled(struct worker *w, pid_t caller)
+{
+	if (caller)
+		note_signalled(w, caller);
+}
+
+void request_forget_signal(struct worker *w)
+{
+	pthread_mutex_lock(&w->lock);
+	w->signalled = 0;
+	pthread_mutex_unlock(&w->lock);
+	lane_interrupt(w->lane, false);
+}
+
 void request_settle(struct worker *w, fuse_req_t req)
 {
 	if (!w->may_interrupt)
 		return;
 	fuse_req_interrupt_func(req, NULL, NULL);
-	pthread_mutex_lock(&w->lock);
-	w->signalled = 0;
-	pthread_mutex_unlock(&w->lock);
-	lane_interrupt(w->lane, false);
+	request_forget_signal(w);
 	w->may_interrupt = false;
 }

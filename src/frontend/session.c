@@ -22,9 +22,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "log.h"
+#include "uring.h"
 #include "worker.h"
 
 #define THREADS_DEFAULT 16u
+#define READERS 2u // of /dev/fuse, where requests come by io_uring
 #define WAKE_AGAIN_MS 10
 #define LOOK_AGAIN_MS 200
 #define PATIENCE_ROUNDS 200 // of WAKE_AGAIN_MS; then what still waits is interrupted
@@ -107,17 +109,35 @@ static ssize_t session_read(int fd, void *buffer, size_t bytes, void *frontend)
 	atomic_store(&w->reading, true);
 	n = transport_read(w->fd, buffer, bytes, &w->request);
 	atomic_store(&w->reading, false);
+	w->request.want_uring = w->frontend->uring;
 	return n;
+}
+
+static ssize_t iov_bytes(const struct iovec *iov, int count)
+{
+	ssize_t bytes = 0;
+
+	while (count--)
+		bytes += (ssize_t)iov[count].iov_len;
+	return bytes;
 }
 
 static ssize_t session_writev(int fd, struct iovec *iov, int count, void *frontend)
 {
 	struct frontend *f = frontend;
 	struct worker *w = worker_self;
-	ssize_t n = transport_writev(w->fd, iov, count, &w->request);
+	ssize_t n;
 
+	if (w->entry && uring_is_answer(w->entry, iov)) {
+		if (w->deferred)
+			return iov_bytes(iov, count);
+		transport_amend(iov, count, &w->request);
+		return uring_answer(w->entry, iov, count);
+	}
+	n = transport_writev(w->fd, iov, count, &w->request);
 	if (w->request.init_done && n >= 0) {
 		w->request.init_done = false;
+		atomic_store(&f->uring_accepted, w->request.uring);
 		atomic_store(&f->init_done, true);
 		frontend_wake(f);
 	}
@@ -204,24 +224,51 @@ static void drop_orphans(struct worker *w)
 	}
 }
 
+static void serve_device(struct worker *w)
+{
+	struct frontend *f = w->frontend;
+	struct fuse_buf buffer = { .mem = w->buffer + BUFFER_SKEW };
+	int r = fuse_session_receive_buf(f->session, &buffer);
+
+	if (r > 0) {
+		if (!f->uring || !w->request.interrupted || !uring_interrupt(f->uring, w->request.interrupted))
+			fuse_session_process_buf(f->session, &buffer);
+		drop_orphans(w);
+	} else if (r < 0 && r != -EINTR && r != -EAGAIN) {
+		log_error("/dev/fuse: %s", strerror(-r));
+		fuse_session_exit(f->session);
+	}
+}
+
+static void serve_parked(struct worker *w)
+{
+	struct frontend *f = w->frontend;
+	struct fuse_buf buffer;
+
+	w->entry = uring_take(f->uring);
+	if (w->entry) {
+		buffer = uring_request(w->entry);
+		transport_note(buffer.mem, buffer.size, &w->request);
+		request_signalled(w, uring_signalled(w->entry));
+		fuse_session_process_buf(f->session, &buffer);
+		request_forget_signal(w);
+		uring_done(w->entry);
+		w->entry = NULL;
+	}
+	drop_orphans(w);
+}
+
 static void *worker_run(void *arg)
 {
 	struct worker *w = arg;
 	struct frontend *f = w->frontend;
-	struct fuse_buf buffer = { .mem = w->buffer + BUFFER_SKEW };
-	int r;
 
 	worker_self = w;
-	while (!fuse_session_exited(f->session)) {
-		r = fuse_session_receive_buf(f->session, &buffer);
-		if (r > 0) {
-			fuse_session_process_buf(f->session, &buffer);
-			drop_orphans(w);
-		} else if (r < 0 && r != -EINTR && r != -EAGAIN) {
-			log_error("/dev/fuse: %s", strerror(-r));
-			fuse_session_exit(f->session);
-		}
-	}
+	while (!fuse_session_exited(f->session))
+		if (w->kind == WORKER_READS)
+			serve_device(w);
+		else
+			serve_parked(w);
 	atomic_store(&w->running, false);
 	atomic_fetch_sub(&f->running, 1);
 	frontend_wake(f);
@@ -236,21 +283,24 @@ static char *map_buffer(size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-static int worker_init(struct worker *w, struct frontend *f)
+int worker_init(struct worker *w, struct frontend *f, enum worker_kind kind)
 {
 	int session_fd = fuse_session_fd(f->session);
 
 	w->frontend = f;
+	w->kind = kind;
 	pthread_mutex_init(&w->lock, NULL);
-	w->fd = transport_clone(session_fd);
+	w->fd = kind == WORKER_READS ? transport_clone(session_fd) : -1;
 	if (w->fd < 0)
 		w->fd = session_fd;
-	w->buffer = map_buffer(BUFFER_MAP_BYTES);
+	w->buffer = kind == WORKER_READS ? map_buffer(BUFFER_MAP_BYTES) : NULL;
 	w->reply = map_buffer(TRANSPORT_PAYLOAD_BYTES + 1);
-	return w->buffer && w->reply ? lane_new(f->store, &w->lane) : -ENOMEM;
+	if (!w->reply || (kind == WORKER_READS && !w->buffer))
+		return -ENOMEM;
+	return lane_new(f->store, &w->lane);
 }
 
-static void worker_fini(struct worker *w)
+void worker_fini(struct worker *w)
 {
 	if (w->lane)
 		lane_free(w->lane);
@@ -259,7 +309,7 @@ static void worker_fini(struct worker *w)
 		munmap(w->buffer, BUFFER_MAP_BYTES);
 	if (w->reply)
 		munmap(w->reply, TRANSPORT_PAYLOAD_BYTES + 1);
-	if (w->fd >= 0 && w->fd != fuse_session_fd(w->frontend->session))
+	if (w->fd != fuse_session_fd(w->frontend->session))
 		close(w->fd);
 }
 
@@ -279,16 +329,19 @@ static int worker_start(struct worker *w)
 	return 0;
 }
 
-static int start_workers(struct frontend *f)
+static int start_workers(struct frontend *f, unsigned count, enum worker_kind kind)
 {
-	unsigned ready;
 	int r = 0;
 
-	for (ready = 0; ready < f->threads && !r; ready++)
-		r = worker_init(&f->worker[ready], f);
-	while (!r && f->workers < f->threads) {
-		r = worker_start(&f->worker[f->workers]);
+	for (; count && !r; count--) {
+		struct worker *w = &f->worker[f->workers];
+
+		r = worker_init(w, f, kind);
 		if (!r)
+			r = worker_start(w);
+		if (r)
+			worker_fini(w);
+		else
 			f->workers++;
 	}
 	if (r) {
@@ -302,9 +355,8 @@ static void stop_workers(struct frontend *f)
 {
 	for (unsigned i = 0; i < f->workers; i++)
 		pthread_join(f->worker[i].thread, NULL);
-	for (unsigned i = 0; i < f->threads; i++)
-		if (f->worker[i].frontend)
-			worker_fini(&f->worker[i]);
+	for (unsigned i = 0; i < f->workers; i++)
+		worker_fini(&f->worker[i]);
 }
 
 static void wake_workers(struct frontend *f, bool impatient)
@@ -319,6 +371,8 @@ static void wake_workers(struct frontend *f, bool impatient)
 		if (atomic_load(&w->reading))
 			pthread_kill(w->thread, SIGUSR1);
 	}
+	if (f->uring)
+		uring_wake(f->uring);
 }
 
 static bool watch_signalled(struct frontend *f)
@@ -328,6 +382,73 @@ static bool watch_signalled(struct frontend *f)
 	for (unsigned i = 0; i < f->workers; i++)
 		again |= request_check_signalled(&f->worker[i]);
 	return again;
+}
+
+// ---- the transport ----------------------------------------------------------------------------
+
+static void switch_uring_on(void)
+{
+	int r = transport_switch_uring_on();
+
+	if (!r)
+		log_info("FUSE-over-io_uring is switched on: the kernel offers it to all that mount from now on");
+	else if (r < 0)
+		log_warning("FUSE-over-io_uring cannot be switched on: %s",
+			    r == -ENOENT ? "this kernel does not have it (Linux 6.14)" : strerror(-r));
+}
+
+static void choose(struct frontend *f, bool uring, enum vems_transport_reason reason)
+{
+	atomic_store(&f->transport, uring);
+	atomic_store(&f->transport_reason, reason);
+}
+
+// Before the handshake. Without f->uring afterwards, requests come by /dev/fuse.
+static void prepare_transport(struct frontend *f)
+{
+	enum vems_transport_reason reason = VEMS_TRANSPORT_ASKED_FOR;
+
+	if (f->wish != TRANSPORT_DEV) {
+		reason = VEMS_TRANSPORT_NOT_OFFERED;
+		if (transport_kernel_offers_uring())
+			f->uring = uring_new(f, &reason);
+	}
+	choose(f, false, reason);
+}
+
+static int refuse_transport(const struct frontend *f)
+{
+	static const char *const reasons[] = {
+#define X(name, text) text,
+		VEMS_TRANSPORT_REASONS(X)
+#undef X
+	};
+
+	log_error("--transport=uring: %s", reasons[atomic_load(&f->transport_reason)]);
+	return -EOPNOTSUPP;
+}
+
+// After the handshake, when requests wait for what it has promised.
+static int settle_transport(struct frontend *f)
+{
+	unsigned readers = f->threads > f->workers ? f->threads - f->workers : 0;
+	int r;
+
+	if (!atomic_load(&f->uring_accepted)) {
+		if (f->uring)
+			choose(f, false, VEMS_TRANSPORT_NOT_OFFERED);
+		return f->wish == TRANSPORT_URING ? refuse_transport(f) : start_workers(f, readers, WORKER_READS);
+	}
+	r = uring_register(f->uring);
+	if (!r) {
+		choose(f, true, f->wish == TRANSPORT_URING ? VEMS_TRANSPORT_ASKED_FOR : VEMS_TRANSPORT_OFFERED);
+		return start_workers(f, f->threads, WORKER_WAITS);
+	}
+	choose(f, false, VEMS_TRANSPORT_REFUSED);
+	log_warning("the kernel has refused a queue of FUSE-over-io_uring (%s): requests come by /dev/fuse", strerror(-r));
+	// If all queues have come to be in spite of that, they are served, too.
+	r = start_workers(f, readers, WORKER_READS);
+	return r ? r : start_workers(f, 1, WORKER_WAITS);
 }
 
 // ---- the mount --------------------------------------------------------------------------------
@@ -345,11 +466,15 @@ int frontend_mount(const struct frontend_config *config, struct store *store, st
 	f->owner = getuid();
 	f->persistent = store_is_persistent(store);
 	f->threads = config->threads ? config->threads : THREADS_DEFAULT;
+	f->wish = config->transport;
+	f->libfuse_checks_owner = config->fuse_options && strstr(config->fuse_options, "allow_root");
 	f->wakeup = eventfd(0, EFD_CLOEXEC);
-	f->worker = calloc(f->threads, sizeof *f->worker);
+	f->worker = calloc(READERS + f->threads + 1, sizeof *f->worker);
 	if (f->wakeup < 0 || !f->worker)
 		goto fail;
 	take_signals(f->wakeup);
+	if (config->switch_uring_on)
+		switch_uring_on();
 	r = session_start(f, config);
 	if (r)
 		goto fail;
@@ -363,10 +488,15 @@ fail:
 int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg)
 {
 	struct pollfd pollfd = { .fd = f->wakeup, .events = POLLIN };
-	int r = start_workers(f);
-	bool announced = false;
+	bool settled = false, announced = false;
 	uint64_t count;
+	int r;
 
+	prepare_transport(f);
+	if (f->wish == TRANSPORT_URING && !f->uring)
+		r = refuse_transport(f);
+	else
+		r = start_workers(f, f->uring ? READERS : f->threads, WORKER_READS);
 	for (unsigned round = 0; atomic_load(&f->running);) {
 		int timeout_ms = watch_signalled(f) ? LOOK_AGAIN_MS : -1;
 
@@ -376,14 +506,22 @@ int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg)
 		}
 		if (poll(&pollfd, 1, timeout_ms) > 0 && read(f->wakeup, &count, sizeof count) < 0)
 			log_error("eventfd: %s", strerror(errno));
-		if (atomic_load(&f->init_done) && !announced) {
-			announced = true;
-			ready(arg);
+		if (atomic_load(&f->init_done) && !settled) {
+			settled = true;
+			r = settle_transport(f);
+			if (r)
+				fuse_session_exit(f->session);
+			announced = !r;
+			if (announced)
+				ready(arg);
 		}
 		if (stop_signal)
 			fuse_session_exit(f->session);
 	}
 	stop_workers(f);
+	if (f->uring)
+		uring_free(f->uring);
+	f->uring = NULL;
 	if (!r && !announced && !stop_signal) {
 		log_error("the kernel and libfuse do not agree on a protocol");
 		r = -EPROTO;

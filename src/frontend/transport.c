@@ -7,21 +7,49 @@
 #include "transport.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fuse.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+#include "uring_kernel.h"
 
-// Younger than the headers this is built with.
-#define INIT2_DIRECT_IO_ALLOW_MMAP (UINT32_C(1) << (36 - 32))
+#define URING_PARAMETER "/sys/module/fuse/parameters/enable_uring"
 
 // PARALLEL_DIROPS: libfuse 3.14 lets a server want it and then forgets to say so.
 // KILLPRIV_V2: the kernel tells when setuid and setgid go, and asks for no security.capability
 // before each write.
 #define INIT_WANTED (FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2)
-#define INIT2_WANTED INIT2_DIRECT_IO_ALLOW_MMAP // shared mappings of files that bypass the page cache
+#define INIT2_WANTED ((uint32_t)(FUSE_DIRECT_IO_ALLOW_MMAP >> 32)) // shared mappings past the page cache
+#define INIT2_URING ((uint32_t)(FUSE_OVER_IO_URING >> 32))
 
 _Static_assert(sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in) == TRANSPORT_WRITE_HEADER_BYTES, "");
+
+bool transport_kernel_offers_uring(void)
+{
+	int fd = open(URING_PARAMETER, O_RDONLY | O_CLOEXEC);
+	char value = 'N';
+
+	if (fd < 0)
+		return false;
+	if (read(fd, &value, 1) != 1)
+		value = 'N';
+	close(fd);
+	return value == 'Y';
+}
+
+int transport_switch_uring_on(void)
+{
+	int fd, r = 0;
+
+	if (transport_kernel_offers_uring())
+		return 1;
+	fd = open(URING_PARAMETER, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, "Y", 1) != 1)
+		r = -errno;
+	close(fd);
+	return r;
+}
 
 int transport_clone(int fd)
 {
@@ -38,12 +66,13 @@ int transport_clone(int fd)
 }
 
 // A body cut short by an old kernel reads as flags not set.
-static void note_request(const char *buffer, size_t bytes, struct transport_request *request)
+void transport_note(const void *buffer, size_t bytes, struct transport_request *request)
 {
 	union {
 		struct fuse_init_in init;
 		struct fuse_open_in open;
 		struct fuse_write_in write;
+		struct fuse_interrupt_in interrupt;
 	} body = { 0 };
 	struct fuse_in_header header;
 
@@ -52,13 +81,16 @@ static void note_request(const char *buffer, size_t bytes, struct transport_requ
 		return;
 	memcpy(&header, buffer, sizeof header);
 	bytes -= sizeof header;
-	memcpy(&body, buffer + sizeof header, bytes < sizeof body ? bytes : sizeof body);
+	memcpy(&body, (const char *)buffer + sizeof header, bytes < sizeof body ? bytes : sizeof body);
 	request->unique = header.unique;
 	request->opcode = header.opcode;
 	switch (header.opcode) {
 	case FUSE_INIT:
 		request->offered = body.init.flags;
 		request->offered2 = body.init.flags & FUSE_INIT_EXT ? body.init.flags2 : 0;
+		break;
+	case FUSE_INTERRUPT:
+		request->interrupted = body.interrupt.unique;
 		break;
 	case FUSE_OPEN:
 		request->kill_suidgid = body.open.open_flags & FUSE_OPEN_KILL_SUIDGID;
@@ -75,16 +107,19 @@ ssize_t transport_read(int fd, void *buffer, size_t bytes, struct transport_requ
 	ssize_t n = read(fd, buffer, bytes < TRANSPORT_BUFFER_BYTES ? bytes : TRANSPORT_BUFFER_BYTES);
 
 	if (n >= 0)
-		note_request(buffer, (size_t)n, request);
+		transport_note(buffer, (size_t)n, request);
 	return n;
 }
 
-static void amend_init(struct fuse_init_out *out, const struct transport_request *request)
+static void amend_init(struct fuse_init_out *out, struct transport_request *request)
 {
 	out->flags |= request->offered & INIT_WANTED;
 	if (request->offered & FUSE_INIT_EXT) {
 		out->flags |= FUSE_INIT_EXT;
 		out->flags2 |= request->offered2 & INIT2_WANTED;
+		request->uring = request->want_uring && request->offered2 & INIT2_URING;
+		if (request->uring)
+			out->flags2 |= INIT2_URING;
 	}
 }
 
@@ -117,13 +152,19 @@ static void amend_reply(struct iovec *body, struct transport_request *request)
 	}
 }
 
-ssize_t transport_writev(int fd, struct iovec *iov, int count, struct transport_request *request)
+void transport_amend(struct iovec *iov, int count, struct transport_request *request)
 {
 	const struct fuse_out_header *header = iov[0].iov_base;
+
+	if (count == 2 && !header->error && header->unique == request->unique)
+		amend_reply(&iov[1], request);
+}
+
+ssize_t transport_writev(int fd, struct iovec *iov, int count, struct transport_request *request)
+{
 	ssize_t n;
 
-	if (count == 2 && !header->error && request && header->unique == request->unique)
-		amend_reply(&iov[1], request);
+	transport_amend(iov, count, request);
 	n = writev(fd, iov, count);
 	// Unmounted or aborted meanwhile: as quiet as a caller that was killed.
 	if (n < 0 && (errno == ENODEV || errno == ECONNABORTED))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Reading requests from /dev/fuse and writing replies to it, and what libfuse 3.14 cannot express
-// in either. The only user of <linux/fuse.h>, which does not go together with libfuse's headers.
+// in either.
 #ifndef FRONTEND_TRANSPORT_H
 #define FRONTEND_TRANSPORT_H
 
@@ -19,14 +19,26 @@ struct transport_request {
 	uint64_t unique;
 	uint32_t opcode;
 	bool kill_suidgid; // WRITE, OPEN: the caller may not keep setuid and setgid
+	uint64_t interrupted;       // INTERRUPT: which request
 	uint32_t offered, offered2; // INIT: flags of the kernel
+	bool want_uring;            // INIT: to be set before the answer
+	bool uring;                 // INIT was answered with it
 	bool init_done;             // INIT has been answered, well
 };
+
+// Has the kernel FUSE-over-io_uring, and offers it?
+bool transport_kernel_offers_uring(void);
+// Has it offered to all who mount from now on, until the module is unloaded; root only. 1: it already
+// was; 0: done; or a negative errno.
+int transport_switch_uring_on(void);
 
 // A descriptor of its own for a worker, on the connection of fd: requests are handed out and
 // answered without contention. -1 if there is none to be had (fd will do).
 int transport_clone(int fd);
-// As read(2) and writev(2). An answer that nobody waits for any more fails with ENOENT.
+// As read(2) and writev(2), with the two above. An answer that nobody waits for any more fails with ENOENT.
+void transport_note(const void *buffer, size_t bytes, struct transport_request *ret_request);
+// Adds what libfuse cannot say to its answer.
+void transport_amend(struct iovec *iov, int count, struct transport_request *request);
 ssize_t transport_read(int fd, void *buffer, size_t bytes, struct transport_request *request);
 ssize_t transport_writev(int fd, struct iovec *iov, int count, struct transport_request *request);
 

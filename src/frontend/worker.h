@@ -11,18 +11,31 @@
 #include "frontend.h"
 #include "transport.h"
 
+struct uring;
+struct uring_entry;
+
+enum worker_kind {
+	WORKER_READS,   // requests from /dev/fuse
+	WORKER_WAITS,   // serves what had to be parked by those that answer
+	WORKER_ANSWERS, // is part of uring.c: serves what comes by a ring, and never waits
+};
+
 struct worker {
 	struct frontend *frontend;
+	enum worker_kind kind;
 	pthread_t thread;
 	atomic_bool running;
 	atomic_bool reading; // sleeps, or is about to, until there is a request
 	int fd; // of its own, or the session's
 	struct lane *lane;
 	struct transport_request request;
+	struct uring_entry *entry; // whose request is under way; NULL: one of /dev/fuse
+	bool nowait;   // what would wait is to be deferred
+	bool deferred; // it is: the answer to the request under way is dropped
 	bool may_interrupt; // the request under way has told libfuse whom to interrupt
 	pthread_mutex_t lock;
 	pid_t signalled; /* under lock */ // the caller, which has a signal pending; 0: none
-	char *buffer;       // a request; a WRITE's payload is at a page boundary
+	char *buffer;       // a request of /dev/fuse; a WRITE's payload is at a page boundary
 	char *reply;        // TRANSPORT_PAYLOAD_BYTES, for those that do not answer from the tier
 	struct iovec iov[OP_PAGES_MAX];
 };
@@ -34,6 +47,11 @@ struct frontend {
 	uid_t owner;     // who has mounted
 	bool persistent;      // what is acknowledged survives a power cut
 	bool opendir_is_free; // the kernel can do without OPENDIR
+	bool libfuse_checks_owner; // of requests but reads and writes: -o allow_root
+	enum frontend_transport wish;
+	struct uring *uring; // its threads; NULL: none
+	atomic_bool uring_accepted; // in the answer to INIT
+	atomic_uint transport, transport_reason; // as in struct vems_stats
 	int wakeup;      // eventfd: something below has changed
 	atomic_bool init_done;
 	atomic_uint running; // workers
@@ -64,7 +82,13 @@ static inline double attr_timeout_s(const struct stat *attr)
 		request_settle(worker, req);                \
 	} while (0)
 bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result);
+bool request_try(struct worker *w, struct op *op, int *result); // likewise; w is one that does not wait
+// True if w may not wait: the request is answered, to no effect; one that may will serve it.
+bool request_defer(struct worker *w, fuse_req_t req);
 void request_settle(struct worker *w, fuse_req_t req); // before the reply: it frees req
+// The caller of what w is about to serve has a signal.
+void request_signalled(struct worker *w, pid_t caller);
+void request_forget_signal(struct worker *w); // once it is served
 // Of any thread: lets the caller of w's request go if it is being killed. True if there is a caller
 // to be looked at again.
 bool request_check_signalled(struct worker *w);
@@ -73,6 +97,9 @@ static inline struct frontend *request_frontend(fuse_req_t req)
 {
 	return fuse_req_userdata(req);
 }
+
+int worker_init(struct worker *w, struct frontend *f, enum worker_kind kind); // fini also after a failure
+void worker_fini(struct worker *w);
 
 void frontend_wake(struct frontend *f); // the thread of frontend_serve(): there is something to see to
 

@@ -65,6 +65,7 @@ void fs_forgotten(struct fs *fs, object_t id); // the kernel knows it no more
 // An unlinked object that is neither open nor known: to be dropped with fs_drop(). 0: none. It is
 // handed out once; one whose drop failed waits for the next mount.
 object_t fs_next_orphan(struct fs *fs);
+bool fs_has_orphans(struct fs *fs); // there is one
 int fs_drop(struct op *op, struct fs *fs, object_t id);
 
 // ret_iov: at most OP_PAGES_MAX entries pointing into the tier, into buffers of the op, or at zeroes;

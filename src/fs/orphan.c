@@ -214,12 +214,17 @@ void orphan_add_ready(struct fs *fs, object_t id)
 	pthread_mutex_unlock(&fs->lock);
 }
 
+bool fs_has_orphans(struct fs *fs)
+{
+	return atomic_load(&fs->ready_count);
+}
+
 object_t fs_next_orphan(struct fs *fs)
 {
 	struct known *k;
 	object_t id = 0;
 
-	if (!atomic_load(&fs->ready_count))
+	if (!fs_has_orphans(fs))
 		return 0;
 	pthread_mutex_lock(&fs->lock);
 	k = fs->ready;

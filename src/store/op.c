@@ -494,12 +494,26 @@ static int wait_resource(struct op *op)
 
 // ---- again? ---------------------------------------------------------------------------------------------
 
+static bool is_final(const struct op *op, int result)
+{
+	return op->committed || (result != -ERESTART && watches_hold(op));
+}
+
+bool op_try(struct op *op, int *result)
+{
+	if (is_final(op, *result))
+		return false;
+	if (op->pending || op->park != PARK_NONE) {
+		*result = -EAGAIN;
+		return false;
+	}
+	return op_again(op, result);
+}
+
 bool op_again(struct op *op, int *result)
 {
 	int r = 0;
-	if (op->committed)
-		return false;
-	if (*result != -ERESTART && watches_hold(op))
+	if (is_final(op, *result))
 		return false;
 	if (*result != -ERESTART)
 		op->conflicts++;

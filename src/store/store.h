@@ -78,6 +78,9 @@ void lane_interrupt(struct lane *lane, bool interrupted);
 // Pointers returned by calls on the op are good until op_again() returns true or op_end().
 struct op *op_begin(struct lane *lane);
 bool op_again(struct op *op, int *result);
+// As op_again(), but never waits: where that would, it returns false with -EAGAIN in *result. The op
+// is to be ended then; what it wanted is tried from the top by an operation that may wait.
+bool op_try(struct op *op, int *result);
 void op_end(struct op *op);
 
 // All that the op reads of object is of one moment, and still true when the op commits or, if it
