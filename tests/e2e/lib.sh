@@ -13,6 +13,7 @@ VEMSFUSE=${VEMSFUSE:-$TOP/build/vemsfuse}
 MKFS=${VEMS_MKFS:-$TOP/build/mkfs.vemsfuse}
 FSCK=${VEMS_FSCK:-$TOP/build/fsck.vemsfuse}
 VEMSCTL=${VEMSCTL:-$TOP/build/vemsctl}
+VEMS_E2E_OPTIONS=${VEMS_E2E_OPTIONS-} # of every mount, such as --transport=dev
 
 skip() { echo "skipped: $*"; exit 77; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
@@ -122,7 +123,8 @@ wait_gone() { # PID SECONDS: a zombie is gone
 
 # What the last mount command printed is in $DIR/said. Files, not pipes: the daemon may keep them.
 try_mount() {
-	"$VEMSFUSE" --assume-persistent --pmem="$TIER" --backing="$BACKING" "$@" "$MNT" \
+	# shellcheck disable=SC2086 # several options
+	"$VEMSFUSE" --assume-persistent --pmem="$TIER" --backing="$BACKING" $VEMS_E2E_OPTIONS "$@" "$MNT" \
 		>"$DIR/said" 2>&1 </dev/null
 }
 # shellcheck disable=SC2120
