@@ -26,8 +26,9 @@ int frontend_check_mountpoint(const char *path)
 
 	if (stat(path, &attr)) {
 		r = -errno;
-		// ECONNABORTED: its connection was cut, by the administrator or the kernel.
-		if (r == -ENOTCONN || r == -ECONNABORTED)
+		// ECONNABORTED: its connection was cut, by the administrator or the kernel. ECANCELED: its rings
+		// are just going.
+		if (r == -ENOTCONN || r == -ECONNABORTED || r == -ECANCELED)
 			log_error("%s: a dead FUSE mount is in the way, its daemon is gone; clear it with: "
 				  "fusermount3 -u %s", path, path);
 		else

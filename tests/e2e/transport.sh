@@ -140,7 +140,8 @@ misses_beside_hits() {
 	cold=$(jq '.jobs[0].read.total_ios' "$DIR/cold") hot=$(jq '.jobs[0].read.total_ios' "$DIR/hot")
 	echo "$cold misses in 6 s, $hot hits in 2 s of them"
 	[ "$(counter requests_parked)" -gt 48 ] || fail "nothing had to wait"
-	[ "$hot" -gt $((cold * 10)) ] && [ "$hot" -gt 5000 ] || fail "hits wait for misses"
+	[ "$hot" -gt $((cold * 10)) ] || fail "hits wait for misses"
+	[ "$hot" -gt 2000 ] || fail "hits are slow"
 	echo "$$" >"${CGROUP%/*}/cgroup.procs" # rmdir wants it empty; the daemon moves, too
 	echo "$PID" >"${CGROUP%/*}/cgroup.procs"
 	unmount_fs
