@@ -158,7 +158,7 @@ int main(int argc, char **argv)
 	open_standard_files();
 	log_init("vemsfuse");
 	r = options_parse(argc, argv, &options);
-	if (r < 0 && frontend_check_mountpoint(options.mountpoint))
+	if (r < 0 && frontend_check_mountpoint(options.mountpoint, options.fuse_options))
 		r = options.exit_failed;
 	if (r < 0 && options.fake)
 		r = EXIT_OK;

@@ -17,9 +17,10 @@ struct frontend_config {
 	bool switch_uring_on; // the kernel is asked to offer it; root only
 };
 
-// Before anything is opened: is it a directory, not a dead mount, and is /dev/fuse there for us?
-// Reported with log_error, with what helps.
-int frontend_check_mountpoint(const char *path);
+// Before anything is opened: is it a directory, not a dead mount, is /dev/fuse there for us, and will
+// fusermount3 let an ordinary user mount there with these options (NULL: none)? Reported with
+// log_error, with what helps.
+int frontend_check_mountpoint(const char *path, const char *fuse_options);
 
 // Mounts; requests wait until frontend_serve(). Failures are reported with log_error.
 struct frontend;

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // What can be said of a mount before anything is opened.
 #include <errno.h>
+#include <linux/capability.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "frontend.h"
 #include "log.h"
+
+#define FUSE_CONF "/etc/fuse.conf"
 
 static int check_device(void)
 {
@@ -19,7 +24,88 @@ static int check_device(void)
 	return -ENODEV;
 }
 
-int frontend_check_mountpoint(const char *path)
+// ---- what fusermount3 would refuse ------------------------------------------------------------
+
+// Whoever may mount by himself does not need fusermount3.
+static bool may_mount(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	if (syscall(SYS_capget, &header, data))
+		return false;
+	return data[CAP_TO_INDEX(CAP_SYS_ADMIN)].effective & CAP_TO_MASK(CAP_SYS_ADMIN);
+}
+
+// The word stands on a line of its own; a comment may follow.
+static bool line_is(char *line, const char *word)
+{
+	static const char space[] = " \t\r\n";
+
+	line[strcspn(line, "#")] = 0;
+	line += strspn(line, space);
+	if (strncmp(line, word, strlen(word)) != 0)
+		return false;
+	line += strlen(word);
+	return line[strspn(line, space)] == 0;
+}
+
+static bool others_allowed(void)
+{
+	FILE *conf = fopen(FUSE_CONF, "re");
+	char line[256];
+	bool allowed = false;
+
+	while (conf && !allowed && fgets(line, sizeof line, conf))
+		allowed = line_is(line, "user_allow_other");
+	if (conf)
+		fclose(conf);
+	return allowed;
+}
+
+static bool has_word(const char *options, const char *word)
+{
+	size_t n = strlen(word);
+
+	for (; options; options = strchr(options, ',')) {
+		options += *options == ',';
+		if (!strncmp(options, word, n) && (options[n] == ',' || !options[n]))
+			return true;
+	}
+	return false;
+}
+
+static int check_others(const char *options)
+{
+	static const char *const words[] = { "allow_other", "allow_root" };
+
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		if (has_word(options, words[i]) && !others_allowed()) {
+			log_error("-o %s is not for ordinary users here; root allows it with this line in " FUSE_CONF
+				  ": user_allow_other", words[i]);
+			return -EPERM;
+		}
+	return 0;
+}
+
+static int check_owner(const char *path, const struct stat *attr)
+{
+	if ((attr->st_mode & S_ISVTX) && attr->st_uid != getuid()) {
+		log_error("mount point %s is sticky and belongs to another user: only its owner and root may mount there", path);
+		return -EPERM;
+	}
+	if (access(path, W_OK)) {
+		int r = -errno;
+
+		log_error("mount point %s cannot be written to (%s): an ordinary user may not mount there", path, strerror(-r));
+		return r;
+	}
+	return 0;
+}
+
+// ---- the check --------------------------------------------------------------------------------
+
+int frontend_check_mountpoint(const char *path, const char *fuse_options)
 {
 	struct stat attr;
 	int r;
@@ -39,5 +125,9 @@ int frontend_check_mountpoint(const char *path)
 		log_error("mount point %s is not a directory", path);
 		return -ENOTDIR;
 	}
-	return check_device();
+	r = check_device();
+	if (r || may_mount())
+		return r;
+	r = check_others(fuse_options);
+	return r ? r : check_owner(path, &attr);
 }

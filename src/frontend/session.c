@@ -191,10 +191,8 @@ static int session_start(struct frontend *f, const struct frontend_config *confi
 	if (!f->session)
 		goto out;
 	r = -EIO;
-	if (fuse_session_mount(f->session, config->mountpoint)) {
-		log_error("%s: cannot be mounted", config->mountpoint);
-		goto out;
-	}
+	if (fuse_session_mount(f->session, config->mountpoint))
+		goto out; // libfuse or fusermount3 has said why
 	r = fuse_session_custom_io(f->session, &io, fuse_session_fd(f->session));
 out:
 	fuse_opt_free_args(&args);

@@ -127,6 +127,38 @@ refused() {
 	MNT=$mnt
 }
 
+one_line() { equal "$(wc -l <"$DIR/said")" 1 "lines said: $(cat "$DIR/said")"; }
+
+# Run as nobody by user.sh.
+refused_to_users() {
+	step "what fusermount3 would refuse an ordinary user is refused before the pair is formatted"
+	[ "$(id -u)" != 0 ] || { echo "not as root: root may"; return 0; }
+	local mnt word
+	make_pair 32 64
+	mnt=$MNT
+	if grep -qx '[[:space:]]*user_allow_other[[:space:]]*' /etc/fuse.conf 2>/dev/null; then
+		echo "/etc/fuse.conf has user_allow_other"
+	else
+		for word in allow_other allow_root; do
+			refuse "$word .*/etc/fuse.conf: user_allow_other" -o "noatime,$word"
+			one_line
+		done
+	fi
+	chmod 555 "$mnt"
+	refuse "mount point $mnt cannot be written to"
+	one_line
+	chmod 755 "$mnt"
+	if [ -k /var/tmp ] && [ ! -O /var/tmp ] && ! is_mounted /var/tmp; then
+		MNT=/var/tmp
+		refuse 'sticky and belongs to another user'
+		one_line
+		MNT=$mnt
+	fi
+	mount_fs
+	said format
+	unmount_fs
+}
+
 export PATH=$PATH:/usr/sbin:/sbin
 formats_once
 in_use_once
@@ -135,3 +167,4 @@ dead_mount
 foreground
 foreign
 refused
+refused_to_users
