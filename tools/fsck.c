@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "distinct.h"
 #include "fs_check.h"
 #include "log.h"
 
@@ -256,6 +257,8 @@ int main(int argc, char **argv)
 	r = parse(argc, argv, &fsck);
 	if (r >= 0)
 		return r;
+	if (fsck.store.tier_path && distinct_check(fsck.store.tier_path, fsck.store.backing_path))
+		return EXIT_OPERATIONAL;
 	if (fsck.repair_asked)
 		log_warning("there is no repair yet: finds, does not mend");
 	sigaction(SIGINT, &action, NULL);

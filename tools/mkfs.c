@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include "distinct.h"
 #include "log.h"
 #include "store.h"
 
@@ -96,5 +97,7 @@ int main(int argc, char **argv)
 	r = parse(argc, argv, &config);
 	if (r >= 0)
 		return r;
+	if (distinct_check(config.tier_path, config.backing_path))
+		return EXIT_FAILED;
 	return store_format(&config) ? EXIT_FAILED : EXIT_OK;
 }

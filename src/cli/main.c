@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "daemon.h"
+#include "distinct.h"
 #include "log.h"
 #include "options.h"
 
@@ -158,6 +159,8 @@ int main(int argc, char **argv)
 	open_standard_files();
 	log_init("vemsfuse");
 	r = options_parse(argc, argv, &options);
+	if (r < 0 && distinct_check(options.store.tier_path, options.store.backing_path))
+		r = options.exit_failed;
 	if (r < 0 && frontend_check_mountpoint(options.mountpoint, options.fuse_options))
 		r = options.exit_failed;
 	if (r < 0 && options.fake)

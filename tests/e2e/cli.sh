@@ -77,6 +77,26 @@ missing_paths() {
 	! is_mounted || fail "mounted"
 }
 
+one_place() {
+	step "one file or device for both is named as that"
+	local other=$DIR/other loop
+	ln -s "$BACKING" "$other"
+	same_refused "$BACKING" "$BACKING"
+	same_refused "$other" "$BACKING"
+	[ "$(id -u)" = 0 ] || return 0
+	loop=$(losetup -f --show "$BACKING" 2>/dev/null) || { echo "there is no loop device"; return 0; }
+	LOOPS+=("$loop")
+	mknod "$DIR/node" b $((0x$(stat -c %t "$loop"))) $((0x$(stat -c %T "$loop")))
+	same_refused "$DIR/node" "$loop"
+}
+same_refused() { # TIER BACKING
+	local pattern='--pmem and --backing are the same'
+	expect 1 "$pattern" "$VEMSFUSE" --pmem="$1" --backing="$2" "$MNT"
+	expect 32 "$pattern" "$DIR/mount.vemsfuse" "$2" "$MNT" -o "pmem=$1"
+	expect 1 "$pattern" "$MKFS" --force --pmem="$1" --backing="$2"
+	expect 8 "$pattern" "$FSCK" --pmem="$1" --backing="$2"
+}
+
 dead_mount() {
 	step "a dead mount is named, with what clears it"
 	mount_fs
@@ -108,7 +128,6 @@ words_of_o() {
 
 helper() {
 	step "mount.vemsfuse: as mount(8) calls it, with its exit codes"
-	ln -s "$VEMSFUSE" "$DIR/mount.vemsfuse"
 	expect 1 'pmem=PATH is missing' "$DIR/mount.vemsfuse" "$BACKING" "$MNT" -o rw
 	expect 1 '-o nonsense' "$DIR/mount.vemsfuse" "$BACKING" "$MNT" -o "nonsense,pmem=$TIER"
 	expect 32 "$DIR/none" "$DIR/mount.vemsfuse" "$DIR/none" "$MNT" -o "pmem=$TIER"
@@ -154,9 +173,11 @@ foreground() {
 }
 
 make_pair 32 64
+ln -s "$VEMSFUSE" "$DIR/mount.vemsfuse"
 help_and_version
 wrong_usage
 missing_paths
+one_place
 dead_mount
 words_of_o
 helper
