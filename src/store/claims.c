@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Space promises. A commit claims, before its locks, what its fold may take at worst; the claim is
 // refunded when the fold is in force. So ENOSPC comes from write(2), never later.
+//
+// The reserve is kept in four steps: what grows must leave all of it, overwrites leave half, deletes a
+// quarter. So neither can take from deletes what they need to give space back; and the last quarter is
+// nobody's claim: it holds the nodes above the leaves, which all of an epoch's commits share.
 #include "store_impl.h"
 
-bool space_claim(struct store *s, uint64_t blocks, bool may_use_reserve)
+bool space_claim(struct store *s, uint64_t blocks, enum space_use use)
 {
+	uint64_t leave = use == SPACE_GROWS ? s->reserve : use == SPACE_OVERWRITES ? s->reserve / 2 : s->reserve / 4;
 	pthread_mutex_lock(&s->space_lock);
-	uint64_t promised = s->claims + blocks + (may_use_reserve ? 0 : s->reserve);
-	bool room = promised <= space_free_blocks(s->space);
+	bool room = s->claims + blocks + leave <= space_free_blocks(s->space);
 	if (room)
 		s->claims += blocks;
 	pthread_mutex_unlock(&s->space_lock);
@@ -41,7 +45,7 @@ void space_settle(struct store *s, uint64_t refund, uint64_t kept, bool after_cu
 
 void claims_recovered(struct store *s)
 {
-	s->claims = frames_dirty_count(s->tier) + atomic_load(&s->overlay.items) * BLOCKS_PER_ITEM;
+	s->claims = frames_dirty_count(s->tier) * BLOCKS_PER_PAGE + atomic_load(&s->overlay.items) * BLOCKS_PER_ITEM;
 	s->claims_of[s->claims_before] = s->claims;
 }
 

@@ -7,6 +7,8 @@
 #include "log.h"
 
 #define RESERVE_MIN_BLOCKS 1024u // 4 MiB
+// Overwriting every page of a full file system on its own makes extents of one page: 1.2 % in leaves.
+#define RESERVE_PART 64u
 #define NO_TIER_BYTES (UINT64_C(2) << 20) // blank memory in the place of a tier
 
 static void locks_init(struct store *s)
@@ -79,7 +81,7 @@ static int load_super(struct store *s)
 	atomic_store(&s->root, root);
 	s->seed = hash_bytes(s->super.fsid, sizeof s->super.fsid);
 	atomic_store(&s->cut_wall_ns, s->super.written_ns);
-	s->reserve = s->super.blocks / 100 > RESERVE_MIN_BLOCKS ? s->super.blocks / 100 : RESERVE_MIN_BLOCKS;
+	s->reserve = s->super.blocks / RESERVE_PART > RESERVE_MIN_BLOCKS ? s->super.blocks / RESERVE_PART : RESERVE_MIN_BLOCKS;
 	return space_new(s->backing, s->ioq, s->super.blocks, s->seed,
 			 (struct space_root){ s->super.space, s->super.space_levels }, &s->space);
 }

@@ -274,6 +274,7 @@ struct op {
 
 	struct txn_page pages[OP_PAGES_MAX];
 	unsigned page_count;
+	bool lean; // claimed by runs of pages, as there was no room to claim for each
 	struct txn_item items[OP_ITEMS_MAX];
 	unsigned item_count;
 	struct drop *drops[OP_DROPS_MAX];
@@ -362,8 +363,12 @@ void bad_blocks_noted(struct store *s); // the epoch with their items is in forc
 
 // ---- claims.c ----------------------------------------------------------------------------------------
 
-#define BLOCKS_PER_ITEM 2u // two nodes at worst; what they all share, the spine, is in the reserve
-bool space_claim(struct store *s, uint64_t blocks, bool may_use_reserve);
+// At worst: an item touches a leaf of its own and splits it, and so does the extent of a page. What all
+// of them share, the nodes above, is in the reserve.
+#define BLOCKS_PER_ITEM 2u
+#define BLOCKS_PER_PAGE 3u
+enum space_use { SPACE_GROWS, SPACE_OVERWRITES, SPACE_DELETES };
+bool space_claim(struct store *s, uint64_t blocks, enum space_use use);
 void claims_recovered(struct store *s); // of what is dirty and in the overlay
 void space_settle(struct store *s, uint64_t refund, uint64_t kept, bool after_cut); // of a commit
 void space_unclaim(struct store *s, uint64_t blocks);

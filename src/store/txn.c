@@ -147,18 +147,44 @@ int txn_drop_object(struct op *op, object_t object)
 // ---- claims -------------------------------------------------------------------------------------
 
 struct claims {
-	uint64_t ring_bytes, overlay_bytes, blocks;
+	uint64_t ring_bytes, overlay_bytes;
+	uint64_t blocks, lean_blocks; // lean: a page costs nodes only if it begins a run
+	enum space_use use;
 };
 
-static struct claims claims_of(const struct op *op)
+static unsigned page_runs(const struct op *op)
+{
+	unsigned runs = 0, length = 0;
+	for (unsigned i = 0; i < op->page_count; i++) {
+		const struct txn_page *p = &op->pages[i];
+		bool goes_on = i && p->object == p[-1].object && p->page == p[-1].page + 1 && length < EXTENT_PAGES_MAX;
+		length = goes_on ? length + 1 : 1;
+		runs += !goes_on;
+	}
+	return runs;
+}
+
+static bool deletes(const struct op *op)
+{
+	for (unsigned i = 0; i < op->item_count; i++)
+		if (op->items[i].item->deleted || item_is_drop(op->items[i].item))
+			return true;
+	return false;
+}
+
+static struct claims claims_of(const struct op *op, bool may_use_reserve)
 {
 	uint64_t items = 0;
 	for (unsigned i = 0; i < op->item_count; i++)
 		items += item_cost(op->items[i].item);
+	// A DROP cuts extents at both of its ends.
+	uint64_t nodes = (op->item_count + 2 * op->drop_count) * BLOCKS_PER_ITEM;
 	uint64_t record = sizeof(struct record_disk) + op->page_count * sizeof(struct switch_disk) + items;
 	return (struct claims){ .ring_bytes = (record + RECORD_ALIGN - 1) & ~(uint64_t)(RECORD_ALIGN - 1),
 				.overlay_bytes = items,
-				.blocks = op->page_count + op->item_count * BLOCKS_PER_ITEM };
+				.blocks = op->page_count * BLOCKS_PER_PAGE + nodes,
+				.lean_blocks = op->page_count + page_runs(op) * (BLOCKS_PER_PAGE - 1) + nodes,
+				.use = !may_use_reserve ? SPACE_GROWS : deletes(op) ? SPACE_DELETES : SPACE_OVERWRITES };
 }
 
 static bool overlay_claim(struct overlay *o, uint64_t bytes)
@@ -170,7 +196,16 @@ static bool overlay_claim(struct overlay *o, uint64_t bytes)
 	return false;
 }
 
-static int claim_all(struct op *op, const struct claims *c, bool may_use_reserve)
+static bool claim_blocks(struct op *op, struct claims *c)
+{
+	op->lean = !space_claim(op->store, c->blocks, c->use);
+	if (!op->lean)
+		return true;
+	c->blocks = c->lean_blocks;
+	return space_claim(op->store, c->blocks, c->use);
+}
+
+static int claim_all(struct op *op, struct claims *c)
 {
 	struct store *s = op->store;
 
@@ -180,7 +215,7 @@ static int claim_all(struct op *op, const struct claims *c, bool may_use_reserve
 	op->overlay_wanted = c->overlay_bytes;
 	if (atomic_load(&s->log_damaged))
 		return -EIO;
-	if (!space_claim(s, c->blocks, may_use_reserve)) {
+	if (!claim_blocks(op, c)) {
 		// An epoch refunds what was claimed at worst and not needed; what then is missing is not there.
 		if (op->space_waits >= 2)
 			return -ENOSPC;
@@ -364,7 +399,7 @@ static lsn_t record_commit(struct op *op, const struct claims *c)
 
 // ---- the switch -----------------------------------------------------------------------------------
 
-// Returns 1 if the replaced page's own claim of a block is no longer needed.
+// Returns the blocks that were claimed for the replaced page, if nothing will be written for it.
 static unsigned retire_old(struct op *op, frame_t old, lsn_t lsn, lsn_t cut)
 {
 	struct tier *t = op->store->tier;
@@ -385,7 +420,9 @@ static unsigned retire_old(struct op *op, frame_t old, lsn_t lsn, lsn_t cut)
 	} while (!atomic_compare_exchange_weak(&f->state, &state, next));
 	if (dirty && !keep)
 		atomic_fetch_sub_explicit(&t->pool.dirty_count, 1, memory_order_relaxed);
-	return dirty && !keep;
+	if (!dirty || keep)
+		return 0;
+	return state & FRAME_LEAN ? 1 : BLOCKS_PER_PAGE;
 }
 
 static unsigned switch_page(struct op *op, const struct txn_page *p, lsn_t lsn)
@@ -406,7 +443,7 @@ static unsigned switch_page(struct op *op, const struct txn_page *p, lsn_t lsn)
 	atomic_fetch_add_explicit(&t->pool.dirty_count, 1, memory_order_relaxed);
 	atomic_store_explicit(&f->heat, old == FRAME_NONE ? 0 : atomic_load_explicit(&t->frame[old].heat, memory_order_relaxed),
 			      memory_order_relaxed);
-	atomic_store_explicit(&f->state, FRAME_INDEXED | FRAME_DIRTY, memory_order_release);
+	atomic_store_explicit(&f->state, FRAME_INDEXED | FRAME_DIRTY | (op->lean ? FRAME_LEAN : 0), memory_order_release);
 	index_set(t, b, p->object, p->page, p->frame);
 	if (old != FRAME_NONE)
 		refund = retire_old(op, old, lsn, atomic_load(&s->cut)); // the cut, read after the LSN was taken
@@ -463,8 +500,8 @@ int txn_commit(struct op *op, bool may_use_reserve)
 
 	if (s->read_only || atomic_load(&s->degraded) == DEGRADED_READ_ONLY)
 		return -EROFS;
-	struct claims c = claims_of(op);
-	int r = claim_all(op, &c, may_use_reserve);
+	struct claims c = claims_of(op, may_use_reserve);
+	int r = claim_all(op, &c);
 	if (r)
 		return r;
 	if (op->page_count)
