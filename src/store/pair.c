@@ -293,7 +293,12 @@ static int refuse_backing(struct store *s, const struct backing_view *v)
 	const char *path = s->backing->path;
 	switch (v->found) {
 	case SUPER_DAMAGED:
-		log_error("%s: both superblocks are damaged; fsck.vemsfuse may tell more", path);
+		log_error("%s: both superblocks are damaged", path);
+		return -EUCLEAN;
+	case SUPER_SHRUNK:
+		log_error("%s: is smaller than its file system: %llu MiB of %llu MiB; restore its size", path,
+			  (unsigned long long)(s->backing->size_bytes / MIB),
+			  (unsigned long long)((v->super.blocks * PAGE_BYTES + MIB - 1) / MIB));
 		return -EUCLEAN;
 	case SUPER_FUTURE:
 		log_error("%s: was written by a newer version of vemsfuse", path);

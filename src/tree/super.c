@@ -5,7 +5,9 @@
 // reuse what only the older one refers to as soon as both have been written.
 //
 // Two good copies of one epoch that differ were never written by us: refused, not guessed at. So is
-// a device of which one copy cannot be read and the other is not ours: it must not pass for blank.
+// a device of which one copy cannot be read and the other is not ours: it must not pass for blank. Nor
+// is what lies at the end of a device that has shrunk a copy to go by: a file system of that very size,
+// from before this one, may have left it.
 #include "super.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -16,6 +18,7 @@
 #include "space.h"
 
 #define SUPER_LEVELS_MAX 16u
+#define SUPER_BLOCKS_MAX (UINT64_C(1) << 48) // 1 EiB
 
 block_t super_block(const struct backing *b, char copy)
 {
@@ -72,7 +75,7 @@ bool super_valid(const struct super_disk *s, uint64_t backing_blocks)
 struct copy {
 	struct super_disk *super;
 	int error; // of reading it
-	bool ours, future, good;
+	bool ours, future, good, shrunk;
 };
 
 static void read_copy(struct backing *b, struct ioq *q, block_t block, struct copy *c)
@@ -81,6 +84,7 @@ static void read_copy(struct backing *b, struct ioq *q, block_t block, struct co
 	c->ours = c->error == 0 && c->super->magic == VEMS_SUPER_MAGIC;
 	c->future = c->ours && from_the_future(c->super);
 	c->good = c->ours && super_valid(c->super, b->blocks);
+	c->shrunk = c->ours && !c->good && super_valid(c->super, SUPER_BLOCKS_MAX);
 }
 
 static const struct copy *choose(const struct copy *a, const struct copy *b, enum super_found *ret_found)
@@ -89,6 +93,10 @@ static const struct copy *choose(const struct copy *a, const struct copy *b, enu
 	if (a->future || b->future) {
 		*ret_found = SUPER_FUTURE;
 		return a->future ? a : b;
+	}
+	if (a->shrunk) {
+		*ret_found = SUPER_SHRUNK;
+		return a;
 	}
 	if (both && a->super->epoch == b->super->epoch && memcmp(a->super, b->super, sizeof *a->super) != 0) {
 		log_error("superblocks A and B: both of epoch %" PRIu64 ", but not the same", a->super->epoch);

@@ -10,7 +10,8 @@ enum super_found {
 	SUPER_NONE,    // neither copy has the magic
 	SUPER_GOOD,    // the newer good copy is returned
 	SUPER_DAMAGED, // magic there, no copy good
-	SUPER_FUTURE   // good, but of a later version or with unknown incompat bits
+	SUPER_FUTURE,  // good, but of a later version or with unknown incompat bits
+	SUPER_SHRUNK   // copy A good, and returned, but of more blocks than the backing has
 };
 // Reads both copies (0 or an I/O error when neither can be read) and chooses. ret_inferior: the copy
 // ('A', 'B') that is not as the chosen one, 0: they are the same. blocks in the super must not exceed

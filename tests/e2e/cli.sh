@@ -141,6 +141,34 @@ helper() {
 	wait_released
 }
 
+shrunk_backing() {
+	step "a backing that was cut off is named as that, and serves again at its size"
+	local said='is smaller than its file system: 63 MiB of 64 MiB; restore its size'
+	mount_fs
+	echo kept >"$MNT/kept"
+	unmount_fs
+	truncate -s $((64 * 1048576 - 4096)) "$BACKING"
+	expect 1 "$BACKING: $said" "$VEMSFUSE" --pmem="$TIER" --backing="$BACKING" "$MNT"
+	expect 4 "$BACKING: $said" "$FSCK" --pmem="$TIER" --backing="$BACKING"
+	expect 4 "$BACKING: $said" "$FSCK" --backing="$BACKING"
+	truncate -s 64M "$BACKING"
+	mount_fs
+	equal "$(cat "$MNT/kept")" kept
+	unmount_fs
+	fsck_fs
+}
+
+damaged_superblocks() {
+	step "fsck sends nobody to fsck"
+	local said='both superblocks are damaged$'
+	cp "$BACKING" "$DIR/whole"
+	dd if=/dev/urandom of="$BACKING" bs=100 count=1 seek=1 conv=notrunc status=none
+	dd if=/dev/urandom of="$BACKING" bs=100 count=1 seek=$(((64 * 1048576 - 4096) / 100 + 2)) conv=notrunc status=none
+	expect 1 "$said" "$VEMSFUSE" --pmem="$TIER" --backing="$BACKING" "$MNT"
+	expect 4 "$said" "$FSCK" --pmem="$TIER" --backing="$BACKING"
+	mv "$DIR/whole" "$BACKING"
+}
+
 # The daemon was not started by mount_fs: until its last epoch is over, the pair is in use.
 wait_released() {
 	local i
@@ -182,3 +210,5 @@ dead_mount
 words_of_o
 helper
 foreground
+shrunk_backing
+damaged_superblocks

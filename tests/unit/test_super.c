@@ -77,7 +77,7 @@ static void expect(enum super_found found, uint64_t epoch, char inferior)
 	assert_int_equal(got, found);
 	if (found == SUPER_GOOD)
 		assert_int_equal(got_inferior, inferior);
-	if (found == SUPER_GOOD || found == SUPER_FUTURE)
+	if (found == SUPER_GOOD || found == SUPER_FUTURE || found == SUPER_SHRUNK)
 		assert_int_equal(s.epoch, epoch);
 }
 
@@ -170,6 +170,41 @@ static void grown_device_is_mounted_as_it_was(void **state)
 	expect(SUPER_GOOD, 4, 0);
 }
 
+static void shrink(uint64_t blocks)
+{
+	ioq_free(queue);
+	backing_close(backing);
+	assert_int_equal(truncate(path, (off_t)(blocks * PAGE_BYTES)), 0);
+	assert_int_equal(backing_open(path, false, &backing), 0);
+	assert_int_equal(ioq_new(backing, 8, &queue), 0);
+}
+
+static void shrunk_device_is_told_from_damage(void **state)
+{
+	write_copy(good(4), 'A');
+	write_copy(good(4), 'B');
+	shrink(BLOCKS - 1);
+	expect(SUPER_SHRUNK, 4, 0);
+	damage('A', 100);
+	expect(SUPER_DAMAGED, 0, 0);
+	damage('A', 100);
+	shrink(BLOCKS); // the size alone is back
+	expect(SUPER_GOOD, 4, 'B');
+}
+
+static void old_copy_at_the_end_of_a_shrunk_device_is_not_taken(void **state)
+{
+	struct super_disk s = good(9);
+	s.blocks = 8192;
+	s.space.word = SPACE_WRITTEN | 8000;
+	write_copy(s, 'B'); // before the device grew
+	write_copy(good(4), 'A');
+	write_copy(good(4), 'B');
+	expect(SUPER_GOOD, 4, 0);
+	shrink(8192);
+	expect(SUPER_SHRUNK, 4, 0);
+}
+
 static void wiped_device_has_none(void **state)
 {
 	write_copy(good(4), 'A');
@@ -227,6 +262,8 @@ int main(void)
 		TEST(later_formats_are_told_from_damage),
 		TEST(unreadable_device_never_passes_for_blank),
 		TEST(grown_device_is_mounted_as_it_was),
+		TEST(shrunk_device_is_told_from_damage),
+		TEST(old_copy_at_the_end_of_a_shrunk_device_is_not_taken),
 		TEST(wiped_device_has_none),
 		TEST(fields_are_checked),
 	};
