@@ -141,6 +141,43 @@ helper() {
 	wait_released
 }
 
+# The backing is a file on another mount, whose daemon sleeps while the pair is written back.
+slow_end() {
+	step "-f: an end that takes its time says so on stderr, after SIGTERM and after an unmount"
+	local tier=$TIER backing=$BACKING mnt=$MNT how job outer outer_mnt
+	make_pair 64 256
+	mount_fs
+	outer=$PID outer_mnt=$MNT
+	TIER=$FAST/slow BACKING=$outer_mnt/backing MNT=$mnt
+	truncate -s 64M "$TIER"
+	truncate -s 192M "$BACKING"
+	for how in SIGTERM unmount; do
+		: >"$DIR/said"
+		"$VEMSFUSE" -f --assume-persistent --interval=3600 --pmem="$TIER" --backing="$BACKING" "$MNT" \
+			>"$DIR/out" 2>"$DIR/said" </dev/null &
+		job=$!
+		wait_said 'is mounted'
+		head -c 8M /dev/urandom >"$MNT/$how"
+		kill -STOP "$outer"
+		(sleep 5; kill -CONT "$outer") &
+		if [ "$how" = unmount ]; then fusermount3 -u "$MNT"; else kill -TERM "$job"; fi
+		wait "$job" || fail "ended with $? after $how: $(cat "$DIR/said")"
+		said '^vemsfuse: [1-9][0-9]* MiB still to be written to the backing$'
+		equal "$(wc -l <"$DIR/out")" 0 "lines on stdout"
+	done
+	MNT=$outer_mnt PID=$outer
+	unmount_fs
+	TIER=$tier BACKING=$backing MNT=$mnt
+}
+wait_said() {
+	local i
+	for ((i = 0; i < 200; i++)); do
+		! grep -q -- "$1" "$DIR/said" || return 0
+		sleep 0.05
+	done
+	said "$1"
+}
+
 shrunk_backing() {
 	step "a backing that was cut off is named as that, and serves again at its size"
 	local said='is smaller than its file system: 63 MiB of 64 MiB; restore its size'
@@ -210,5 +247,6 @@ dead_mount
 words_of_o
 helper
 foreground
+slow_end
 shrunk_backing
 damaged_superblocks
