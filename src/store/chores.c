@@ -458,7 +458,7 @@ static bool admit_one(struct store *s, const struct fetched *what, frame_t f, fr
 		fr->sum = what->sum;
 		fr->replaces = FRAME_NONE;
 		atomic_store_explicit(&fr->heat, node ? 2 : 0, memory_order_relaxed);
-		atomic_store_explicit(&fr->state, FRAME_INDEXED | FRAME_FILLED | (node ? FRAME_VALIDATED : 0), memory_order_release);
+		atomic_store_explicit(&fr->state, FRAME_INDEXED | FRAME_FILLED | FRAME_VALIDATED, memory_order_release);
 		index_set(t, what->bucket, what->object, what->page, f);
 	}
 	index_unlock(what->bucket, version, holds);

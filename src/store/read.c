@@ -11,6 +11,15 @@
 
 // ---- nodes ----------------------------------------------------------------------------------------
 
+// Not while it leaves: its state belongs to whoever takes it out.
+static void frame_validated(struct frame *f)
+{
+	uint16_t state = frame_state(f);
+	while (frame_place(state) == FRAME_INDEXED && !(state & FRAME_VALIDATED) &&
+	       !atomic_compare_exchange_weak(&f->state, &state, (uint16_t)(state | FRAME_VALIDATED)))
+		;
+}
+
 // A copy is only ever a copy: if it does not match what the parent says, it is a miss. Asked once per
 // mount and frame; the tier is trusted to keep what it has, as for pages.
 static bool node_frame_good(struct store *s, frame_t f, struct node_ref ref, unsigned level)
@@ -21,10 +30,7 @@ static bool node_frame_good(struct store *s, frame_t f, struct node_ref ref, uns
 		return n->level == level;
 	if (node_sum(n, s->seed) != ref.sum || !node_valid(n, (int)level, ref.block, ref.birth))
 		return false;
-	uint16_t state = frame_state(fr);
-	while (frame_place(state) == FRAME_INDEXED &&
-	       !atomic_compare_exchange_weak(&fr->state, &state, (uint16_t)(state | FRAME_VALIDATED)))
-		;
+	frame_validated(fr);
 	return true;
 }
 
@@ -205,8 +211,13 @@ static int view_frame(struct op *op, object_t object, page_t page, bool verify, 
 	uint8_t heat = atomic_load_explicit(&f->heat, memory_order_relaxed);
 	if (heat < 3)
 		atomic_store_explicit(&f->heat, heat + 1, memory_order_relaxed);
-	if (!verify || checksum_page(s->seed, object, page, v->data) == f->sum)
+	// What an earlier mount left is looked at once: a warm start believes nothing.
+	if (!verify && state & FRAME_VALIDATED)
 		return 0;
+	if (checksum_page(s->seed, object, page, v->data) == f->sum) {
+		frame_validated(f);
+		return 0;
+	}
 	if (!(state & FRAME_DIRTY)) { // the backing has it
 		evict_frame(s, v->frame);
 		return op_conflict(op);

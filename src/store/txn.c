@@ -443,7 +443,8 @@ static unsigned switch_page(struct op *op, const struct txn_page *p, lsn_t lsn)
 	atomic_fetch_add_explicit(&t->pool.dirty_count, 1, memory_order_relaxed);
 	atomic_store_explicit(&f->heat, old == FRAME_NONE ? 0 : atomic_load_explicit(&t->frame[old].heat, memory_order_relaxed),
 			      memory_order_relaxed);
-	atomic_store_explicit(&f->state, FRAME_INDEXED | FRAME_DIRTY | (op->lean ? FRAME_LEAN : 0), memory_order_release);
+	atomic_store_explicit(&f->state, FRAME_INDEXED | FRAME_DIRTY | FRAME_VALIDATED | (op->lean ? FRAME_LEAN : 0),
+			      memory_order_release);
 	index_set(t, b, p->object, p->page, p->frame);
 	if (old != FRAME_NONE)
 		refund = retire_old(op, old, lsn, atomic_load(&s->cut)); // the cut, read after the LSN was taken

@@ -45,7 +45,7 @@ enum frame_place {
 	FRAME_SLOT_FREED = 0x80, // in LIMBO: the slot is durably free, only KEPT holds it
 	FRAME_FILLED = 0x100,    // from the backing
 	FRAME_POISONED = 0x200,  // content fails its checksum and was dirty: EIO until overwritten
-	FRAME_VALIDATED = 0x400, // a tree node whose content was checked during this mount
+	FRAME_VALIDATED = 0x400, // content was written or checked during this mount
 	FRAME_LEAN = 0x800       // its commit claimed one block for it, and nodes for the run that it is in
 };
 
