@@ -314,19 +314,20 @@ static int refuse_backing(struct store *s, const struct backing_view *v)
 	}
 }
 
+// A tier that is neither blank nor a good one of ours; the backing is in order.
 static int refuse_tier(struct store *s, const struct tier_view *t)
 {
 	const char *path = s->media->path;
 	switch (t->found) {
 	case TIER_FOUND_DAMAGED:
-		log_error("%s: the tier's headers are damaged, or it is smaller than when it was formatted", path);
+		log_error("%s: the tier's headers are damaged, or it is smaller than when it was formatted; --discard-tier gives up what "
+			  "it holds", path);
 		return -EUCLEAN;
 	case TIER_FOUND_FUTURE:
-		log_error("%s: the tier was written by a newer version of vemsfuse", path);
+		log_error("%s: the tier was written by a newer version of vemsfuse; --discard-tier gives up what it holds", path);
 		return -ENOTSUP;
 	default:
-		log_error("%s: is neither blank nor a tier of vemsfuse; to overwrite it and the backing: mkfs.vemsfuse --force --pmem=%s "
-			  "--backing=%s", path, path, s->backing->path);
+		log_error("%s: is neither blank nor a tier of vemsfuse; --discard-tier overwrites it", path);
 		return -EINVAL;
 	}
 }
@@ -362,16 +363,23 @@ static int attach_or_empty(struct store *s, lsn_t base)
 static int discard(struct store *s, const struct tier_view *t, lsn_t base)
 {
 	const char *path = s->media->path;
+	if (!s->config.discard_tier && t->found != TIER_FOUND_GOOD)
+		return refuse_tier(s, t);
 	if (!s->config.discard_tier) {
 		log_error("%s: is the tier of another file system or mount%s; --discard-tier gives up what it holds", path,
 			  tier_is_dirty(t) ? " and may hold data that is nowhere else" : "");
 		return -ESTALE;
 	}
-	if (t->found != TIER_FOUND_GOOD)
-		return refuse_tier(s, t);
 	if (tier_is_dirty(t))
 		log_warning("%s: gave up a tier that was in use by another file system", path);
 	return attach_or_empty(s, base);
+}
+
+static int lose_tier(struct store *s)
+{
+	log_warning("%s: mounting the last epoch without its tier: whatever was written after its cut, %.0f seconds ago, is lost",
+		    s->backing->path, age_seconds(&s->super));
+	return attach_or_empty(s, s->super.cut + LSN_LOST_JUMP);
 }
 
 static int pair_attached(struct store *s, const struct tier_view *t)
@@ -392,13 +400,10 @@ static int pair_attached(struct store *s, const struct tier_view *t)
 			  "loses what was written in the %.0f s since", s->backing->path, s->media->path, age_seconds(super));
 		return -ESTALE;
 	}
-	if (t->found == TIER_FOUND_GOOD && !tier_is_empty(t) && !tier_is_own(t, super) && !s->config.discard_tier)
+	// What is another's or unknown needs --discard-tier as well; a damaged tier of ours is as good as lost.
+	if (!tier_is_empty(t) && !tier_is_own(t, super) && t->found != TIER_FOUND_DAMAGED && !s->config.discard_tier)
 		return discard(s, t, 0);
-	if (t->found == TIER_FOUND_FOREIGN || t->found == TIER_FOUND_FUTURE)
-		return refuse_tier(s, t); // a damaged tier of ours is as good as lost
-	log_warning("%s: mounting the last epoch without its tier: whatever was written after its cut, %.0f seconds ago, is lost",
-		    s->backing->path, age_seconds(super));
-	return attach_or_empty(s, super->cut + LSN_LOST_JUMP);
+	return lose_tier(s);
 }
 
 static int pair_clean(struct store *s, const struct tier_view *t)
@@ -411,9 +416,24 @@ static int pair_clean(struct store *s, const struct tier_view *t)
 		return resume_tier(s, t);
 	if (tier_is_empty(t))
 		return attach_or_empty(s, base);
-	if (t->found != TIER_FOUND_GOOD && !s->config.discard_tier)
-		return refuse_tier(s, t);
 	return discard(s, t, base);
+}
+
+int pair_damaged(struct store *s)
+{
+	bool clean = s->super.state == SUPER_CLEAN;
+	if (!s->config.lose_tier && !(clean && s->config.discard_tier)) {
+		if (clean)
+			log_error("%s: the tier is damaged; the backing holds everything: --discard-tier attaches it anew", s->media->path);
+		else
+			log_error("%s: the tier is damaged; --lose-tier mounts the last epoch and loses what was written in the %.0f s since",
+				  s->media->path, age_seconds(&s->super));
+		return -EUCLEAN;
+	}
+	s->resumes = false;
+	tier_free(s->tier);
+	s->tier = NULL;
+	return clean ? attach_or_empty(s, s->super.cut + LSN_BASE_JUMP) : lose_tier(s);
 }
 
 static int pair_blank(struct store *s, const struct backing_view *b, const struct tier_view *t)

@@ -45,6 +45,18 @@ static void tell_class(const struct store *s)
 			 media_class_name(m->class));
 }
 
+static void forget_items(struct store *s)
+{
+	if (s->overlay.hash)
+		overlay_fini(&s->overlay);
+	s->overlay.hash = NULL;
+	struct drop *drops = drops_take_folded(&s->drops, LSN_MAX);
+	for (struct drop *next; drops; drops = next) {
+		next = drops->taken_next;
+		free(drops);
+	}
+}
+
 static void store_free(struct store *s)
 {
 	free(atomic_load(&s->root));
@@ -53,13 +65,7 @@ static void store_free(struct store *s)
 	tier_free(s->tier);
 	if (s->ioq)
 		ioq_free(s->ioq);
-	if (s->overlay.hash)
-		overlay_fini(&s->overlay);
-	struct drop *drops = drops_take_folded(&s->drops, LSN_MAX);
-	for (struct drop *next; drops; drops = next) {
-		next = drops->taken_next;
-		free(drops);
-	}
+	forget_items(s);
 	if (s->backing)
 		backing_close(s->backing);
 	if (s->media)
@@ -86,13 +92,23 @@ static int load_super(struct store *s)
 			 (struct space_root){ s->super.space, s->super.space_levels }, &s->space);
 }
 
-static int start(struct store *s)
+static int recover_items(struct store *s)
 {
 	int r = overlay_init(&s->overlay, s->tier->geometry.item_ring_bytes * 7 / 16); // logged twice over it still fits
+	return r ? r : recover(s);
+}
+
+static int start(struct store *s)
+{
+	int r = load_super(s);
 	if (!r)
-		r = load_super(s);
-	if (!r)
-		r = recover(s);
+		r = recover_items(s);
+	if (r == -EUCLEAN && s->resumes) {
+		forget_items(s);
+		r = pair_damaged(s);
+		if (!r)
+			r = recover_items(s);
+	}
 	if (r || s->read_only)
 		return r;
 	r = pair_resumed(s);

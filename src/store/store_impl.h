@@ -381,6 +381,8 @@ int recover(struct store *s); // DRAM from the media; LSN base and epoch words s
 int pair(struct store *s, struct media *m, struct backing *b);
 // The pair's own tier is recovered: in use, and where it was unmounted, attached again with the same id.
 int pair_resumed(struct store *s);
+// Recovery found the tier damaged: refuses, or with the user's leave attaches it anew.
+int pair_damaged(struct store *s);
 // Opens on media and backing that are open already, and owns them from then on.
 int store_open_on(const struct store_config *config, struct media *m, struct backing *b, struct store **ret_store);
 

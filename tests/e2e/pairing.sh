@@ -122,3 +122,50 @@ mount_fs
 complete
 unmount_fs
 fsck_fs
+
+step "--discard-tier takes that too, and a tier that was cut short"
+random_file "$TIER" 32
+mount_fs --discard-tier
+complete
+unmount_fs
+truncate -s 20M "$TIER"
+refuse '--discard-tier'
+truncate -s 32M "$TIER"
+mount_fs --discard-tier
+complete
+unmount_fs
+
+step "a tier whose log is damaged: refused; --lose-tier mounts the last epoch"
+make_pair 32 64
+mount_fs
+echo kept >"$MNT/kept"
+sync_fs
+for ((i = 0; i < 600; i++)); do : >"$MNT/lost.$i"; done
+kill9
+# A byte in every second page of the rings: records before and behind it are whole.
+python3 - "$TIER" <<'END'
+import sys
+with open(sys.argv[1], 'r+b') as f:
+    for at in range(16384 + 100, 16384 + 512 * 1024, 8192):
+        f.seek(at)
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ 1]))
+END
+refuse '--lose-tier'
+mount_fs --lose-tier
+[ "$(cat "$MNT/kept")" = kept ] || fail "the last epoch is not complete"
+[ ! -e "$MNT/lost.599" ] || fail "more than the last epoch" # one may have been cut on the way
+unmount_fs
+fsck_fs
+
+step "a tier that is overwritten while ATTACHED: --lose-tier alone does not take the unknown"
+mount_fs
+echo later >"$MNT/later"
+kill9
+random_file "$TIER" 32
+refuse '--lose-tier'
+refuse '--discard-tier' --lose-tier
+mount_fs --lose-tier --discard-tier
+[ "$(cat "$MNT/kept")" = kept ] || fail "the last epoch is not complete"
+unmount_fs
