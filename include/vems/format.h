@@ -215,10 +215,15 @@ struct inode_disk {
 	uint32_t flags;   // enum inode_flag
 	struct time_disk atime, mtime, ctime, btime;
 	uint32_t xattrs; // number of them
-	uint32_t reserved[3];
+	uint32_t reserved;
+	uint64_t pages; // regular files: of its pages those that are no holes; see INODE_PAGES_UNSURE
 };
-enum inode_flag { INODE_CAPABILITY = 1 }; // has the xattr security.capability
-_Static_assert(sizeof(struct inode_disk) == 128 && offsetof(struct inode_disk, xattrs) == 112, "layout");
+enum inode_flag {
+	INODE_CAPABILITY = 1,  // has the xattr security.capability
+	INODE_PAGES_UNSURE = 2, // `pages` is to be counted anew
+};
+#define INODE_FLAGS_KNOWN (INODE_CAPABILITY | INODE_PAGES_UNSURE)
+_Static_assert(sizeof(struct inode_disk) == 128 && offsetof(struct inode_disk, pages) == 120, "layout");
 
 struct dirent_disk { // value of ITEM_DIRENT
 	uint64_t object;

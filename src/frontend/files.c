@@ -8,6 +8,30 @@
 
 #define OPEN_FOR_EXECVE 0x20 // the kernel's __FMODE_EXEC
 
+static void reply_attr(fuse_req_t req, const struct stat *attr)
+{
+	struct stat known = attr_to_kernel(attr);
+
+	fuse_reply_attr(req, &known, attr_timeout_s(attr));
+}
+
+// Blocks of a file with holes; if they cannot be counted, they stay unknown.
+static void count_blocks(struct worker *w, fuse_req_t req, object_t id, struct stat *attr)
+{
+	struct fs_count count = { 0 }, before;
+	int r = 0;
+
+	while (!r && !count.done) {
+		struct op *op = op_begin(w->lane);
+
+		before = count;
+		REQUEST_RUN(w, req, op, r, fs_count(op, w->frontend->fs, id, &before, &count));
+		op_end(op);
+	}
+	if (!r)
+		attr->st_blocks = (blkcnt_t)(count.pages * (PAGE_BYTES / 512));
+}
+
 void serve_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct worker *w = worker_self;
@@ -16,11 +40,13 @@ void serve_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	int r;
 
 	REQUEST_RUN(w, req, op, r, fs_getattr(op, w->frontend->fs, ino, &attr));
+	op_end(op);
+	if (!r && attr.st_blocks == FS_BLOCKS_UNKNOWN)
+		count_blocks(w, req, ino, &attr);
 	if (r)
 		fuse_reply_err(req, -r);
 	else
-		fuse_reply_attr(req, &attr, attr_timeout_s(&attr));
-	op_end(op);
+		reply_attr(req, &attr);
 }
 
 static unsigned set_from_fuse(int set)
@@ -64,7 +90,7 @@ void serve_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set, s
 	if (r)
 		fuse_reply_err(req, -r);
 	else
-		fuse_reply_attr(req, &result, attr_timeout_s(&result));
+		reply_attr(req, &result);
 	op_end(op);
 }
 

@@ -8,7 +8,7 @@ static struct fuse_entry_param entry_of(const struct stat *attr)
 {
 	return (struct fuse_entry_param){
 		.ino = attr->st_ino, // object ids are never reused: no generation
-		.attr = *attr,
+		.attr = attr_to_kernel(attr),
 		.attr_timeout = attr_timeout_s(attr),
 		.entry_timeout = FOREVER_S,
 	};

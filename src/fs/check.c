@@ -164,8 +164,8 @@ static bool size_good(const struct inode_disk *i, size_t bytes)
 
 static bool inode_good(const struct inode_disk *i, size_t bytes)
 {
-	return size_good(i, bytes) && !(i->mode & ~(S_IFMT | 07777u)) && !(i->flags & ~(uint32_t)INODE_CAPABILITY) &&
-	       !i->reserved[0] && !i->reserved[1] && !i->reserved[2] && time_good(&i->atime) && time_good(&i->mtime) &&
+	return size_good(i, bytes) && !(i->mode & ~(S_IFMT | 07777u)) && !(i->flags & ~(uint32_t)INODE_FLAGS_KNOWN) &&
+	       !i->reserved && (S_ISREG(i->mode) || !i->pages) && time_good(&i->atime) && time_good(&i->mtime) &&
 	       time_good(&i->ctime) && time_good(&i->btime) && (S_ISDIR(i->mode) || (!i->entries && !i->parent));
 }
 
@@ -278,6 +278,8 @@ static void end_inode(struct fs_check *c)
 	const struct inode_disk *i = &now->inode;
 	bool flag = i->flags & INODE_CAPABILITY;
 
+	if (S_ISREG(i->mode) && !(i->flags & INODE_PAGES_UNSURE) && now->pages != i->pages)
+		report(c, CHECK_PAGES, now->object, now->pages, i->pages);
 	if (now->xattrs != i->xattrs)
 		report(c, CHECK_XATTRS, now->object, now->xattrs, i->xattrs);
 	if (now->capability != flag)

@@ -76,8 +76,13 @@ int fs_seek(struct op *op, struct fs *fs, object_t id, uint64_t offset, bool dat
 		r = -ENXIO;
 	if (r)
 		return r;
-	limit = ((inode.disk.size - 1) >> PAGE_SHIFT) + 1;
-	r = op_seek(op, id, offset >> PAGE_SHIFT, limit, data, &page);
+	limit = pages_of(inode.disk.size);
+	if (inode_is_dense(&inode.disk))
+		page = data ? offset >> PAGE_SHIFT : limit;
+	else if (!inode.disk.pages && !(inode.disk.flags & INODE_PAGES_UNSURE))
+		page = data ? limit : offset >> PAGE_SHIFT;
+	else
+		r = op_seek(op, id, offset >> PAGE_SHIFT, limit, data, &page);
 	if (r)
 		return r;
 	if (data && page == limit)
@@ -156,6 +161,9 @@ static int write_pages(struct op *op, struct write *w)
 }
 
 struct written {
+	struct op *op;
+	object_t id;
+	page_t first, last;
 	uint64_t end;
 	struct time_disk now;
 	bool kill_suidgid;
@@ -166,6 +174,7 @@ static void merge_written(void *value, void *arg)
 	const struct written *written = arg;
 	struct inode_disk *disk = value;
 
+	inode_count_written(written->op, written->id, disk, written->first, written->last);
 	if (disk->size < written->end)
 		disk->size = written->end;
 	disk->mtime = disk->ctime = written->now;
@@ -193,8 +202,8 @@ static int write_inode(struct op *op, struct inode *inode, struct written *writt
 ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, size_t bytes, uint64_t offset,
 		 bool kill_suidgid)
 {
-	struct written written = { offset + bytes, time_now(), kill_suidgid };
 	struct write w = { id, data, offset, offset + bytes, .first = offset >> PAGE_SHIFT };
+	struct written written = { op, id, .first = w.first, .end = w.end, .now = time_now(), .kill_suidgid = kill_suidgid };
 	struct inode inode;
 	bool overwrite;
 	int r;
@@ -208,7 +217,7 @@ ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, si
 		r = check_regular(&inode);
 	if (r || !bytes)
 		return r;
-	w.last = (w.end - 1) >> PAGE_SHIFT;
+	w.last = written.last = (w.end - 1) >> PAGE_SHIFT;
 	r = is_overwrite(op, fs, &w, &overwrite);
 	if (!r)
 		r = txn_claim(op, id, w.first, (unsigned)(w.last - w.first + 1));

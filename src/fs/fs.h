@@ -26,6 +26,20 @@ struct fs_cred { // of the caller; permissions are checked by the kernel
 // Also "." of any object and ".." of a directory, for file handles: -ESTALE once it is unlinked.
 int fs_lookup(struct op *op, struct fs *fs, object_t dir, const char *name, struct stat *ret_attr);
 int fs_getattr(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr);
+// Birth of the object too, if ret_birth.
+int fs_stat(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr, struct timespec *ret_birth);
+// st_blocks of a file with holes may be FS_BLOCKS_UNKNOWN, by whatever call: then this counts them, in
+// as many operations as it takes, from { 0 } until `done`.
+#define FS_BLOCKS_UNKNOWN (-1)
+struct fs_count {
+	uint64_t pages; // of 4 KiB
+	bool done;
+	uint64_t next; // the rest is its own
+	int64_t ctime_sec;
+	uint32_t ctime_nsec;
+	unsigned attempts;
+};
+int fs_count(struct op *op, struct fs *fs, object_t id, const struct fs_count *before, struct fs_count *ret_count);
 #define FS_SET_MODE 1u
 #define FS_SET_UID 2u
 #define FS_SET_GID 4u

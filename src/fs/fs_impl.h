@@ -46,6 +46,16 @@ int inode_put(struct op *op, const struct inode *inode);
 void inode_stat(const struct inode *inode, struct stat *ret_attr);
 void inode_modified(struct inode *inode, struct time_disk now); // mtime and ctime
 void inode_kill_suidgid(struct inode_disk *disk);
+// `pages` of a regular file, kept in step by those who change its pages, before they change its size.
+// A file without holes, which most are, tells by itself what is there. Of others it may take the tree
+// to know; if that is not in the tier, the count is marked to be made anew by who asks for it.
+bool inode_is_dense(const struct inode_disk *disk);
+void inode_count_written(struct op *op, object_t id, struct inode_disk *disk, page_t first, page_t last);
+void inode_count_dropped(struct inode_disk *disk, page_t first, page_t end);
+static inline page_t pages_of(uint64_t bytes)
+{
+	return (bytes >> PAGE_SHIFT) + (bytes % PAGE_BYTES != 0);
+}
 struct time_disk time_now(void);
 
 static inline bool inode_is(const struct inode *inode, mode_t type)

@@ -86,9 +86,101 @@ void inode_stat(const struct inode *inode, struct stat *ret_attr)
 		.st_mtim = time_to(disk->mtime),
 		.st_ctim = time_to(disk->ctime),
 	};
-	// An upper bound: holes are counted too, as long as the store does not count for each object.
 	if (S_ISREG(disk->mode))
-		ret_attr->st_blocks = (blkcnt_t)((disk->size + PAGE_BYTES - 1) / PAGE_BYTES * (PAGE_BYTES / 512));
+		ret_attr->st_blocks = disk->flags & INODE_PAGES_UNSURE ? FS_BLOCKS_UNKNOWN :
+									 (blkcnt_t)(disk->pages * (PAGE_BYTES / 512));
+	else if (S_ISLNK(disk->mode) && inode->bytes == sizeof *disk)
+		ret_attr->st_blocks = PAGE_BYTES / 512;
+}
+
+// ---- pages that are no holes
+
+#define COUNT_ATTEMPTS 3u // of a file that is written to meanwhile
+
+bool inode_is_dense(const struct inode_disk *disk)
+{
+	return !(disk->flags & INODE_PAGES_UNSURE) && disk->pages == pages_of(disk->size);
+}
+
+void inode_count_written(struct op *op, object_t id, struct inode_disk *disk, page_t first, page_t last)
+{
+	page_t end = pages_of(disk->size); // what lies behind is a hole
+	uint64_t fresh = last < end ? 0 : last + 1 - (first > end ? first : end);
+
+	if (disk->flags & INODE_PAGES_UNSURE)
+		return;
+	for (page_t page = first; page <= last && page < end && !inode_is_dense(disk); page++) {
+		int known = op_page_known(op, id, page);
+
+		if (known < 0) {
+			disk->flags |= INODE_PAGES_UNSURE;
+			return;
+		}
+		fresh += !known;
+	}
+	disk->pages += fresh;
+}
+
+void inode_count_dropped(struct inode_disk *disk, page_t first, page_t end)
+{
+	page_t pages = pages_of(disk->size);
+
+	if (end > pages)
+		end = pages;
+	if (first >= end)
+		return;
+	if (first == 0 && end == pages) {
+		disk->flags &= ~(uint32_t)INODE_PAGES_UNSURE;
+		disk->pages = 0;
+	} else if (inode_is_dense(disk)) {
+		disk->pages -= end - first;
+	} else if (disk->flags & INODE_PAGES_UNSURE || disk->pages) {
+		disk->flags |= INODE_PAGES_UNSURE;
+	}
+}
+
+// Every change of the pages changes the ctime.
+static bool is_unchanged(const struct inode_disk *disk, const struct fs_count *since)
+{
+	return disk->ctime.sec == since->ctime_sec && disk->ctime.nsec == since->ctime_nsec;
+}
+
+int fs_count(struct op *op, struct fs *fs, object_t id, const struct fs_count *before, struct fs_count *ret_count)
+{
+	struct fs_count count = *before;
+	struct inode inode;
+	uint64_t pages;
+	int r;
+
+	r = inode_watch_get(op, id, &inode);
+	if (r)
+		return r;
+	count.done = !(inode.disk.flags & INODE_PAGES_UNSURE);
+	if (count.done) {
+		count.pages = inode.disk.pages;
+		*ret_count = count;
+		return 0;
+	}
+	if (count.next && !is_unchanged(&inode.disk, &count))
+		count = (struct fs_count){ .attempts = count.attempts + 1 };
+	count.ctime_sec = inode.disk.ctime.sec;
+	count.ctime_nsec = inode.disk.ctime.nsec;
+	r = op_count(op, id, count.next, &pages, &count.next);
+	if (r)
+		return r;
+	count.pages += pages;
+	count.done = count.next > PAGE_MAX;
+	// Nothing is gained by writing down what is about to change again.
+	if (count.done && count.attempts < COUNT_ATTEMPTS && !store_read_only(fs->store)) {
+		inode.disk.pages = count.pages;
+		inode.disk.flags &= ~(uint32_t)INODE_PAGES_UNSURE;
+		r = inode_put(op, &inode);
+		if (!r)
+			r = txn_commit(op, true);
+	}
+	if (!r)
+		*ret_count = count;
+	return r;
 }
 
 void inode_modified(struct inode *inode, struct time_disk now)
@@ -106,14 +198,22 @@ void inode_kill_suidgid(struct inode_disk *disk)
 		disk->mode &= ~(uint32_t)S_ISGID;
 }
 
-int fs_getattr(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr)
+int fs_stat(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr, struct timespec *ret_birth)
 {
 	struct inode inode;
 	int r = inode_get(op, id, &inode);
 
-	if (!r)
+	if (!r) {
 		inode_stat(&inode, ret_attr);
+		if (ret_birth)
+			*ret_birth = time_to(inode.disk.btime);
+	}
 	return r;
+}
+
+int fs_getattr(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr)
+{
+	return fs_stat(op, fs, id, ret_attr, NULL);
 }
 
 // Pages past the new end become holes, and the rest of the last one zero: bytes past the end are
@@ -156,6 +256,7 @@ static int set_size(struct op *op, struct inode *inode, uint64_t size)
 		r = shrink(op, inode, size);
 		if (r)
 			return r;
+		inode_count_dropped(&inode->disk, pages_of(size), PAGE_MAX + 1);
 	}
 	inode->disk.size = size;
 	return 0;

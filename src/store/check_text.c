@@ -57,6 +57,7 @@ static const struct {
 	[CHECK_XATTRS] = { "count of extended attributes", SHOW_BOTH },
 	[CHECK_CAPABILITY_FLAG] = { "flag of file capabilities", SHOW_BOTH },
 	[CHECK_SYMLINK] = { "target of the symlink, pages", SHOW_BOTH },
+	[CHECK_PAGES] = { "number of pages", SHOW_BOTH },
 	[CHECK_PAGES_MISPLACED] = { "pages of what has none", SHOW_FOUND },
 	[CHECK_PAGES_PAST_END] = { "page past the end of the file, pages in all", SHOW_BOTH },
 	[CHECK_BYTES_PAST_END] = { "bytes past the end of the file are not zero", SHOW_BOTH },

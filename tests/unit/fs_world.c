@@ -259,6 +259,15 @@ static struct tally count_object(object_t id)
 	return t;
 }
 
+static unsigned count_pages(object_t id)
+{
+	unsigned pages = 0;
+
+	for (unsigned i = 0; i < w.store->pages; i++)
+		pages += w.store->page[i].object == id;
+	return pages;
+}
+
 static void check_inode(object_t id, const struct inode_disk *disk)
 {
 	struct tally t = count_object(id);
@@ -266,6 +275,8 @@ static void check_inode(object_t id, const struct inode_disk *disk)
 	assert_int_equal(disk->xattrs, t.xattrs);
 	assert_int_equal(!!(disk->flags & INODE_CAPABILITY), t.capability);
 	assert_int_equal(disk->nlink == 0, t.orphan);
+	if (!(disk->flags & INODE_PAGES_UNSURE))
+		assert_int_equal(S_ISREG(disk->mode) ? disk->pages : 0, S_ISREG(disk->mode) ? count_pages(id) : 0);
 	if (S_ISDIR(disk->mode)) {
 		assert_int_equal(disk->entries, t.entries);
 		assert_int_equal(t.names, disk->nlink && id != OBJECT_ROOT);

@@ -864,6 +864,8 @@ static int no_root(struct op *op) { return delete_item(op, item_key(OBJECT_ROOT,
 static int no_orphan(struct op *op) { return delete_item(op, item_key(OBJECT_STORE, ITEM_ORPHAN, orphan)); }
 static int pages_of_directory(struct op *op) { return put_page(op, sub, 0); }
 static int pages_of_nothing(struct op *op) { return put_page(op, store_new_object(store), 0); }
+static void more_pages(struct inode *i) { i->disk.pages++; }
+static int page_count(struct op *op) { return put_inode(op, big, more_pages); }
 static int page_behind(struct op *op) { return put_page(op, big, 310); }
 static int target_twice(struct op *op) { return put_page(op, symlink_long, 1); }
 static int missing_orphan(struct op *op)
@@ -939,7 +941,8 @@ static const struct {
 	{ "orphan that is not there", missing_orphan, { CHECK_ORPHAN_MISSING, END } },
 	{ "pages of a directory", pages_of_directory, { CHECK_PAGES_MISPLACED, END } },
 	{ "pages of nothing", pages_of_nothing, { CHECK_HIDDEN_LEAKED, END } },
-	{ "page behind", page_behind, { CHECK_PAGES_PAST_END, END } },
+	{ "page behind", page_behind, { CHECK_PAGES_PAST_END, CHECK_PAGES, END } },
+	{ "number of pages", page_count, { CHECK_PAGES, END } },
 	{ "symlink with two pages", target_twice, { CHECK_SYMLINK, CHECK_PAGES_PAST_END, END } },
 	{ "symlink without its page", no_target, { CHECK_SYMLINK, END } },
 	{ "xattr without its value", no_value, { CHECK_HIDDEN_MISSING, END } },

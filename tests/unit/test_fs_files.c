@@ -44,6 +44,71 @@ static void write_past_the_end_leaves_holes(void **state)
 	assert_bytes(f, 100000, 100010, 'x');
 }
 
+static uint64_t blocks_of(object_t id)
+{
+	struct fs_count count = { 0 }, before;
+
+	if (attr_of(id).st_blocks != FS_BLOCKS_UNKNOWN)
+		return (uint64_t)attr_of(id).st_blocks;
+	while (!count.done) {
+		before = count;
+		assert_int_equal(RUN(fs_count(op, w.fs, id, &before, &count)), 0);
+	}
+	assert_int_equal(attr_of(id).st_blocks, count.pages * 8); // written down
+	return count.pages * 8;
+}
+
+static void blocks_are_those_that_are_there(void **state)
+{
+	object_t f = file(OBJECT_ROOT, "f");
+
+	for (unsigned forgetful = 0; forgetful < 2; forgetful++) {
+		w.store->forgetful = forgetful;
+		assert_int_equal(truncate_to(f, 0), 0);
+		assert_int_equal(blocks_of(f), 0);
+		assert_int_equal(fill_at(f, 'x', 10000, 0), 10000);
+		assert_int_equal(attr_of(f).st_blocks, 3 * 8);
+		assert_int_equal(fill_at(f, 'x', 10000, 5000), 10000); // partly behind the end
+		assert_int_equal(attr_of(f).st_blocks, 4 * 8);
+		assert_int_equal(fill_at(f, 'x', 1, 100000), 1); // with a hole before it
+		assert_int_equal(attr_of(f).st_blocks, 5 * 8);
+		assert_int_equal(fill_at(f, 'x', 8192, 12288), 8192); // one page there, one not
+		assert_int_equal(blocks_of(f), 6 * 8);
+		assert_int_equal(truncate_to(f, 20000), 0);
+		assert_int_equal(blocks_of(f), 5 * 8);
+		assert_int_equal(truncate_to(f, 1000000), 0);
+		assert_int_equal(blocks_of(f), 5 * 8);
+		assert_int_equal(truncate_to(f, 5000), 0);
+		assert_int_equal(blocks_of(f), 2 * 8);
+		assert_int_equal(truncate_to(f, 4096), 0);
+		assert_int_equal(attr_of(f).st_blocks, 8);
+	}
+}
+
+static void write_a_page(void *arg)
+{
+	object_t f = *(object_t *)arg;
+
+	assert_int_equal(RUN_OTHER(fs_write(op, w.fs, f, "y", 1, 50 * PAGE_BYTES, true)), 1);
+}
+
+static void blocks_are_counted_again_after_a_write(void **state)
+{
+	struct fs_count count[3] = { 0 };
+	object_t f = file(OBJECT_ROOT, "f");
+
+	w.store->forgetful = true;
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(fill_at(f, 'x', 1, (5 - i) * 10 * PAGE_BYTES), 1);
+	assert_int_equal(attr_of(f).st_blocks, FS_BLOCKS_UNKNOWN);
+	assert_int_equal(RUN(fs_count(op, w.fs, f, &count[0], &count[1])), 0);
+	assert_false(count[1].done);
+	write_a_page(&f);
+	assert_int_equal(RUN(fs_count(op, w.fs, f, &count[1], &count[2])), 0);
+	assert_int_equal(count[2].attempts, 1);
+	assert_int_equal(blocks_of(f), 5 * 8);
+}
+
 static void read_is_cut_at_the_end(void **state)
 {
 	object_t f = file(OBJECT_ROOT, "f"), d = directory(OBJECT_ROOT, "d");
@@ -403,6 +468,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(write_reads_back),
 		TEST(write_past_the_end_leaves_holes),
+		TEST(blocks_are_those_that_are_there),
+		TEST(blocks_are_counted_again_after_a_write),
 		TEST(read_is_cut_at_the_end),
 		TEST(read_cuts_what_is_too_much_for_one),
 		TEST(write_refuses),
