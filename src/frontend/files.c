@@ -194,6 +194,60 @@ void serve_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file
 	fuse_reply_err(req, r == -EROFS ? 0 : -r);
 }
 
+// In steps of a commit each. One that fails gives the size back, of which the kernel has not been told; the
+// kernel lets nobody else change it meanwhile.
+static int allocate(struct worker *w, fuse_req_t req, object_t id, uint64_t offset, uint64_t end, bool keep_size)
+{
+	struct fs *fs = w->frontend->fs;
+	struct stat before, after;
+	uint64_t next = offset;
+	bool grown = false;
+	struct op *op = op_begin(w->lane);
+	int r;
+
+	REQUEST_RUN(w, req, op, r, fs_getattr(op, fs, id, &before));
+	op_end(op);
+	while (!r && next < end) {
+		uint64_t at = next;
+
+		op = op_begin(w->lane);
+		REQUEST_RUN(w, req, op, r, fs_allocate(op, fs, id, at, end, keep_size, &next));
+		op_end(op);
+		grown |= !r && !keep_size && next > (uint64_t)before.st_size;
+	}
+	if (r && grown) {
+		op = op_begin(w->lane);
+		int undone;
+		REQUEST_RUN(w, req, op, undone, fs_setattr(op, fs, id, &before, FS_SET_SIZE, &after));
+		op_end(op);
+	}
+	return r;
+}
+
+void serve_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t bytes, struct fuse_file_info *fi)
+{
+	struct worker *w = worker_self;
+	uint64_t from = (uint64_t)offset, end = from + (uint64_t)bytes;
+	bool keep_size = mode & FALLOC_FL_KEEP_SIZE;
+	struct op *op;
+	int r;
+
+	switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+	case 0:
+		r = allocate(w, req, ino, from, end, keep_size);
+		break;
+	case FALLOC_FL_PUNCH_HOLE:
+	case FALLOC_FL_ZERO_RANGE:
+		op = op_begin(w->lane);
+		REQUEST_RUN(w, req, op, r, fs_punch(op, w->frontend->fs, ino, from, end, keep_size));
+		op_end(op);
+		break;
+	default:
+		r = -EOPNOTSUPP;
+	}
+	fuse_reply_err(req, -r);
+}
+
 void serve_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
 {
 	struct worker *w = worker_self;

@@ -91,6 +91,12 @@ ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size
 // as by setattr of size or owner.
 ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, size_t bytes, uint64_t offset,
 		 bool kill_suidgid);
+// fallocate(2), of bytes [offset, end). Zeroes where there are holes, as far as *ret_next, which is behind
+// offset: to be called again from there until it is `end`. -ENOSPC; keep_size past the end: -EOPNOTSUPP.
+int fs_allocate(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_t end, bool keep_size,
+		uint64_t *ret_next);
+// Holes, and zeroes where only a part of a page is meant; without keep_size the file grows to `end`.
+int fs_punch(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_t end, bool keep_size);
 int fs_seek(struct op *op, struct fs *fs, object_t id, uint64_t offset, bool data, uint64_t *ret_offset);
 
 // Values up to XATTR_BYTES_MAX. The two that read return the length; cap 0: only that.

@@ -241,6 +241,14 @@ static int run_write_tight(void)
 	w.store->available = 1u << 20;
 	return r;
 }
+static int run_allocate(void)
+{
+	uint64_t next;
+
+	return RUN(fs_allocate(op, w.fs, g, 100, 200000, false, &next));
+}
+static int run_punch(void) { return RUN(fs_punch(op, w.fs, f, 100, 9000, true)); }
+static int run_punch_capability(void) { return RUN(fs_punch(op, w.fs, g, 100, 20000, false)); }
 static int run_seek(void)
 {
 	uint64_t offset;
@@ -282,6 +290,9 @@ static const struct scenario {
 	{ "write", run_write },
 	{ "write capability", run_write_capability },
 	{ "write tight", run_write_tight },
+	{ "allocate", run_allocate },
+	{ "punch", run_punch },
+	{ "punch capability", run_punch_capability },
 	{ "seek", run_seek },
 	{ "setxattr", run_setxattr },
 	{ "setxattr big", run_setxattr_big },
