@@ -221,8 +221,13 @@ struct inode_disk {
 enum inode_flag {
 	INODE_CAPABILITY = 1,  // has the xattr security.capability
 	INODE_PAGES_UNSURE = 2, // `pages` is to be counted anew
+	INODE_IMMUTABLE = 4,   // these four: chattr(1)
+	INODE_APPEND = 8,
+	INODE_NODUMP = 16,
+	INODE_NOATIME = 32,
 };
-#define INODE_FLAGS_KNOWN (INODE_CAPABILITY | INODE_PAGES_UNSURE)
+#define INODE_FLAGS_KNOWN 63u
+#define INODE_FLAGS_INHERITED (INODE_NODUMP | INODE_NOATIME)
 _Static_assert(sizeof(struct inode_disk) == 128 && offsetof(struct inode_disk, pages) == 120, "layout");
 
 struct dirent_disk { // value of ITEM_DIRENT

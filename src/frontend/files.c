@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "worker.h"
 
+#define COPY_BYTES_MAX (16u << 20) // by one request, which holds up the writers of the file
 #define OPEN_FOR_EXECVE 0x20 // the kernel's __FMODE_EXEC
 
 static void reply_attr(fuse_req_t req, const struct stat *attr)
@@ -36,11 +37,14 @@ void serve_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct worker *w = worker_self;
 	struct op *op = op_begin(w->lane);
+	struct timespec birth = { 0 };
 	struct stat attr;
 	int r;
 
-	REQUEST_RUN(w, req, op, r, fs_getattr(op, w->frontend->fs, ino, &attr));
+	REQUEST_RUN(w, req, op, r, fs_stat(op, w->frontend->fs, ino, &attr, &birth));
 	op_end(op);
+	w->request.birth_sec = birth.tv_sec;
+	w->request.birth_nsec = (uint32_t)birth.tv_nsec;
 	if (!r && attr.st_blocks == FS_BLOCKS_UNKNOWN)
 		count_blocks(w, req, ino, &attr);
 	if (r)
@@ -120,8 +124,16 @@ static int truncate_on_open(struct worker *w, fuse_req_t req, object_t id)
 void serve_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct worker *w = worker_self;
-	int r = fi->flags & O_TRUNC ? truncate_on_open(w, req, ino) : 0;
+	int r = 0;
 
+	if ((fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC) {
+		struct op *op = op_begin(w->lane);
+
+		REQUEST_RUN(w, req, op, r, fs_may_open(op, w->frontend->fs, ino, fi->flags));
+		op_end(op);
+	}
+	if (!r && fi->flags & O_TRUNC)
+		r = truncate_on_open(w, req, ino);
 	if (r) {
 		fuse_reply_err(req, -r);
 		return;
@@ -194,6 +206,36 @@ void serve_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file
 	fuse_reply_err(req, r == -EROFS ? 0 : -r);
 }
 
+// As much as is copied before an error counts.
+void serve_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t offset, struct fuse_file_info *fi, fuse_ino_t to,
+			   off_t to_offset, struct fuse_file_info *to_fi, size_t bytes, int flags)
+{
+	struct worker *w = worker_self;
+	struct frontend *f = w->frontend;
+	size_t done = 0;
+	int r = flags ? -EINVAL : 1;
+
+	if (request_defer(w, req))
+		return;
+
+	if (bytes > COPY_BYTES_MAX)
+		bytes = COPY_BYTES_MAX;
+	while (r > 0 && done < bytes) {
+		struct op *op = op_begin(w->lane);
+
+		REQUEST_RUN(w, req, op, r, fs_copy(op, f->fs, from, (uint64_t)offset + done, to, (uint64_t)to_offset + done,
+						   bytes - done, w->reply));
+		op_end(op);
+		done += r > 0 ? (size_t)r : 0;
+	}
+	if (r >= 0 && to_fi->flags & (O_SYNC | O_DSYNC) && !f->persistent)
+		r = store_sync(f->store);
+	if (r < 0 && !done)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_write(req, done);
+}
+
 // In steps of a commit each. One that fails gives the size back, of which the kernel has not been told; the
 // kernel lets nobody else change it meanwhile.
 static int allocate(struct worker *w, fuse_req_t req, object_t id, uint64_t offset, uint64_t end, bool keep_size)
@@ -234,6 +276,8 @@ void serve_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off
 
 	switch (mode & ~FALLOC_FL_KEEP_SIZE) {
 	case 0:
+		if (request_defer(w, req))
+			return;
 		r = allocate(w, req, ino, from, end, keep_size);
 		break;
 	case FALLOC_FL_PUNCH_HOLE:

@@ -71,8 +71,10 @@ static int hot_write(struct hot *h)
 	return sizeof(struct fuse_write_out);
 }
 
-static void fill_attr(const struct stat *attr, struct fuse_attr *ret_attr)
+static void fill_attr(const struct stat *of, struct fuse_attr *ret_attr)
 {
+	const struct stat known = attr_to_kernel(of), *attr = &known;
+
 	*ret_attr = (struct fuse_attr){
 		.ino = attr->st_ino,
 		.size = (uint64_t)attr->st_size,
@@ -102,6 +104,10 @@ static int hot_getattr(struct hot *h)
 
 	HOT_RUN(w, op, r, fs_getattr(op, w->frontend->fs, h->in->nodeid, &attr));
 	op_end(op);
+	if (!r && attr.st_blocks == FS_BLOCKS_UNKNOWN) { // they are to be counted
+		w->deferred = true;
+		r = -EAGAIN;
+	}
 	if (r)
 		return r;
 	*out = (struct fuse_attr_out){ .attr_valid = (uint64_t)attr_timeout_s(&attr) };

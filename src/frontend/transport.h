@@ -17,7 +17,11 @@
 // The request that a worker has read last, as far as libfuse does not tell.
 struct transport_request {
 	uint64_t unique;
-	uint32_t opcode;
+	uint32_t opcode; // as libfuse gets it
+	bool tmpfile;    // CREATE without a name: O_TMPFILE
+	bool statx;      // GETATTR that wants the birth, too: to be put here
+	int64_t birth_sec;
+	uint32_t birth_nsec;
 	bool kill_suidgid; // WRITE, OPEN: the caller may not keep setuid and setgid
 	uint64_t interrupted;       // INTERRUPT: which request
 	uint32_t offered, offered2; // INIT: flags of the kernel
@@ -36,7 +40,8 @@ int transport_switch_uring_on(void);
 // answered without contention. -1 if there is none to be had (fd will do).
 int transport_clone(int fd);
 // As read(2) and writev(2), with the two above. An answer that nobody waits for any more fails with ENOENT.
-void transport_note(const void *buffer, size_t bytes, struct transport_request *ret_request);
+// What is noted may change the request in its buffer, to one that libfuse knows: the new length.
+size_t transport_note(void *buffer, size_t bytes, struct transport_request *ret_request);
 // Adds what libfuse cannot say to its answer.
 void transport_amend(struct iovec *iov, int count, struct transport_request *request);
 ssize_t transport_read(int fd, void *buffer, size_t bytes, struct transport_request *request);

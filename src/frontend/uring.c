@@ -296,7 +296,7 @@ static void serve_by_libfuse(struct worker *w, struct uring_entry *e)
 {
 	struct fuse_buf request = uring_request(e);
 
-	transport_note(request.mem, request.size, &w->request);
+	request.size = transport_note(request.mem, request.size, &w->request);
 	fuse_session_process_buf(w->frontend->session, &request);
 }
 

@@ -144,6 +144,8 @@ void serve_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t bytes,
 		 struct fuse_file_info *fi);
 void serve_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi);
 void serve_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t bytes, struct fuse_file_info *fi);
+void serve_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t offset, struct fuse_file_info *fi, fuse_ino_t to,
+			   off_t to_offset, struct fuse_file_info *to_fi, size_t bytes, int flags);
 void serve_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi);
 void serve_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t bytes, int flags);
 void serve_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t cap);

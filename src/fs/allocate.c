@@ -16,6 +16,8 @@ static int get_file(struct op *op, object_t id, struct inode *ret_inode)
 
 	if (!r && !inode_is(ret_inode, S_IFREG))
 		r = inode_is(ret_inode, S_IFDIR) ? -EISDIR : -ENODEV;
+	if (!r)
+		r = inode_may_add(ret_inode);
 	return r;
 }
 
@@ -157,6 +159,8 @@ int fs_punch(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_
 
 	if (!r)
 		r = get_file(op, id, &inode);
+	if (!r)
+		r = inode_may_change(&inode);
 	if (r)
 		return r;
 	// The last page goes whole if nothing of it stays.

@@ -79,8 +79,8 @@ int fs_lookup(struct op *op, struct fs *fs, object_t dir, const char *name, stru
 	return r;
 }
 
-static int inode_new(struct op *op, struct fs *fs, const struct fs_cred *cred, const struct inode *dir, mode_t mode,
-		     dev_t rdev, const char *target, struct time_disk now, struct inode *ret_inode)
+int inode_new(struct op *op, struct fs *fs, const struct fs_cred *cred, const struct inode *dir, mode_t mode, dev_t rdev,
+	      const char *target, struct time_disk now, struct inode *ret_inode)
 {
 	gid_t gid = cred->gid;
 
@@ -115,6 +115,7 @@ static int inode_new(struct op *op, struct fs *fs, const struct fs_cred *cred, c
 		.gid = gid,
 		.parent = S_ISDIR(mode) ? dir->id : 0,
 		.rdev = S_ISCHR(mode) || S_ISBLK(mode) ? (uint32_t)rdev : 0,
+		.flags = dir->disk.flags & INODE_FLAGS_INHERITED,
 		.atime = now,
 		.mtime = now,
 		.ctime = now,
@@ -134,7 +135,9 @@ static int prepare_add(struct op *op, object_t dir_id, const char *name, struct 
 		return r;
 	if (ret_entry->found)
 		return -EEXIST;
-	return ret_entry->full ? -ENOSPC : 0;
+	if (ret_entry->full)
+		return -ENOSPC;
+	return inode_may_add(ret_dir);
 }
 
 int fs_make(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t dir_id, const char *name, mode_t mode,
@@ -169,11 +172,37 @@ int fs_make(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t d
 	return r;
 }
 
+int fs_tmpfile(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t dir_id, mode_t mode,
+	       struct stat *ret_attr)
+{
+	struct inode dir, inode;
+	int r = dir_get(op, dir_id, &dir);
+
+	if (!r)
+		r = inode_may_add(&dir);
+	if (!r)
+		r = inode_new(op, fs, cred, &dir, mode, 0, NULL, time_now(), &inode);
+	if (r)
+		return r;
+	inode.disk.nlink = 0;
+	r = inode_put(op, &inode);
+	if (!r)
+		r = txn_put(op, item_key(OBJECT_STORE, ITEM_ORPHAN, inode.id), "", 0);
+	if (!r)
+		r = txn_commit(op, false);
+	if (r)
+		return r;
+	orphan_add_linkable(fs, inode.id);
+	inode_stat(&inode, ret_attr);
+	return 0;
+}
+
 int fs_link(struct op *op, struct fs *fs, object_t id, object_t dir_id, const char *name, struct stat *ret_attr)
 {
 	struct time_disk now = time_now();
 	struct inode dir, inode;
 	struct chain entry;
+	bool born;
 	int r = name_check(name);
 
 	if (!r)
@@ -182,9 +211,10 @@ int fs_link(struct op *op, struct fs *fs, object_t id, object_t dir_id, const ch
 		r = inode_watch_get(op, id, &inode);
 	if (r)
 		return r;
-	if (inode_is(&inode, S_IFDIR))
+	if (inode_is(&inode, S_IFDIR) || inode_may_change(&inode))
 		return -EPERM;
-	if (!inode.disk.nlink)
+	born = !inode.disk.nlink;
+	if (born && !orphan_is_linkable(fs, id))
 		return -ENOENT; // an orphan stays one
 	if (inode.disk.nlink >= LINKS_MAX)
 		return -EMLINK;
@@ -197,11 +227,16 @@ int fs_link(struct op *op, struct fs *fs, object_t id, object_t dir_id, const ch
 		r = inode_put(op, &inode);
 	if (!r)
 		r = inode_put(op, &dir);
+	if (!r && born)
+		r = txn_delete(op, item_key(OBJECT_STORE, ITEM_ORPHAN, id));
 	if (!r)
 		r = txn_commit(op, false);
-	if (!r)
-		inode_stat(&inode, ret_attr);
-	return r;
+	if (r)
+		return r;
+	if (born)
+		orphan_remove(fs, id);
+	inode_stat(&inode, ret_attr);
+	return 0;
 }
 
 int unlink_child(struct op *op, struct inode *child, struct time_disk now)
@@ -235,6 +270,10 @@ static int remove_entry(struct op *op, struct fs *fs, object_t dir_id, const cha
 	if (r)
 		return r;
 	r = inode_watch_get(op, entry.dirent.object, &child);
+	if (!r)
+		r = inode_may_change(&dir);
+	if (!r)
+		r = inode_may_change(&child);
 	if (r)
 		return r;
 	if (directory != inode_is(&child, S_IFDIR))

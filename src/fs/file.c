@@ -215,6 +215,8 @@ ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, si
 	r = inode_get(op, id, &inode);
 	if (!r)
 		r = check_regular(&inode);
+	if (!r)
+		r = inode_may_add(&inode); // open(2) has seen to APPEND
 	if (r || !bytes)
 		return r;
 	w.last = written.last = (w.end - 1) >> PAGE_SHIFT;
@@ -228,4 +230,24 @@ ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, si
 	if (!r)
 		r = txn_commit(op, overwrite);
 	return r ? r : (ssize_t)bytes;
+}
+
+// ---- copying
+
+ssize_t fs_copy(struct op *op, struct fs *fs, object_t from, uint64_t offset, object_t to, uint64_t to_offset,
+		size_t bytes, void *buffer)
+{
+	struct iovec iov[OP_PAGES_MAX];
+	ssize_t r;
+	char *at = buffer;
+	int count;
+
+	if (bytes > WRITE_BYTES_MAX)
+		bytes = WRITE_BYTES_MAX;
+	r = fs_read(op, fs, from, offset, bytes, iov, &count);
+	if (r <= 0)
+		return r;
+	for (int i = 0; i < count; i++)
+		at = (char *)memcpy(at, iov[i].iov_base, iov[i].iov_len) + iov[i].iov_len;
+	return fs_write(op, fs, to, buffer, (size_t)r, to_offset, true);
 }

@@ -53,15 +53,26 @@ int fs_count(struct op *op, struct fs *fs, object_t id, const struct fs_count *b
 // attr: st_mode, st_uid, st_gid, st_size, st_atim, st_mtim, st_ctim as named by `set`.
 int fs_setattr(struct op *op, struct fs *fs, object_t id, const struct stat *attr, unsigned set, struct stat *ret_attr);
 
+// FS_*_FL of <linux/fs.h>: IMMUTABLE, APPEND, NODUMP, NOATIME; others: -EOPNOTSUPP. Who may is the kernel's
+// business; what they forbid is refused here, with -EPERM.
+int fs_getflags(struct op *op, struct fs *fs, object_t id, unsigned *ret_flags);
+int fs_setflags(struct op *op, struct fs *fs, object_t id, unsigned flags);
+// May the file be opened so (O_* flags)? What it forbids to whomever, that is.
+int fs_may_open(struct op *op, struct fs *fs, object_t id, int flags);
+
 // mode with type; rdev for devices; target for symlinks (mode S_IFLNK | 0777), else NULL.
 int fs_make(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t dir, const char *name, mode_t mode,
 	    dev_t rdev, const char *target, struct stat *ret_attr);
+// Without a name, until fs_link() gives it one: gone once it is closed and forgotten.
+int fs_tmpfile(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t dir, mode_t mode,
+	       struct stat *ret_attr);
 int fs_link(struct op *op, struct fs *fs, object_t id, object_t dir, const char *name, struct stat *ret_attr);
 int fs_unlink(struct op *op, struct fs *fs, object_t dir, const char *name); // not a directory
 int fs_rmdir(struct op *op, struct fs *fs, object_t dir, const char *name);
-// flags: RENAME_NOREPLACE, RENAME_EXCHANGE, 0; else -EINVAL.
-int fs_rename(struct op *op, struct fs *fs, object_t dir, const char *name, object_t newdir, const char *newname,
-	      unsigned flags);
+// flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT, 0, the first and the last together; else
+// -EINVAL. cred is for the whiteout.
+int fs_rename(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t dir, const char *name,
+	      object_t newdir, const char *newname, unsigned flags);
 // The length, at most cap; a zero byte follows if there is room.
 int fs_readlink(struct op *op, struct fs *fs, object_t id, char *buffer, size_t cap);
 
@@ -91,6 +102,10 @@ ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size
 // as by setattr of size or owner.
 ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, size_t bytes, uint64_t offset,
 		 bool kill_suidgid);
+// From one file to another (or the same), as by fs_write(): at most 1 MiB at a time, through the buffer
+// of as many bytes. The count, 0 at the end of the file.
+ssize_t fs_copy(struct op *op, struct fs *fs, object_t from, uint64_t offset, object_t to, uint64_t to_offset,
+		size_t bytes, void *buffer);
 // fallocate(2), of bytes [offset, end). Zeroes where there are holes, as far as *ret_next, which is behind
 // offset: to be called again from there until it is `end`. -ENOSPC; keep_size past the end: -EOPNOTSUPP.
 int fs_allocate(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_t end, bool keep_size,

@@ -63,6 +63,17 @@ static inline bool inode_is(const struct inode *inode, mode_t type)
 	return (inode->disk.mode & S_IFMT) == type;
 }
 
+// What chattr(1) forbids: -EPERM. Changing the object itself, or taking a name of it away; adding names to
+// a directory.
+static inline int inode_may_change(const struct inode *inode)
+{
+	return inode->disk.flags & (INODE_IMMUTABLE | INODE_APPEND) ? -EPERM : 0;
+}
+static inline int inode_may_add(const struct inode *dir)
+{
+	return dir->disk.flags & INODE_IMMUTABLE ? -EPERM : 0;
+}
+
 // ---- name.c
 
 // The items of one object whose names have one hash: where a name is, or would go.
@@ -95,6 +106,9 @@ int chain_find(struct op *op, object_t object, enum item_type type, const char *
 // Watches it too. -ENOTDIR; -ENOENT: it is removed, nothing may be added.
 int dir_get(struct op *op, object_t id, struct inode *ret_dir);
 int dirent_find(struct op *op, object_t dir, const char *name, struct chain *ret_chain);
+// An object for a directory, not put yet; nlink is that of one name.
+int inode_new(struct op *op, struct fs *fs, const struct fs_cred *cred, const struct inode *dir, mode_t mode, dev_t rdev,
+	      const char *target, struct time_disk now, struct inode *ret_inode);
 int dirent_put(struct op *op, struct item_key key, const char *name, const struct inode *child);
 // Takes a name from the child and puts it, as an orphan if it was the last: then nlink is 0, and
 // orphan_add() is due after the commit.
@@ -120,6 +134,10 @@ void orphan_init(struct fs *fs);
 void orphan_fini(struct fs *fs);
 // Unlinked by a commit of this mount, so that the kernel knows it.
 void orphan_add(struct fs *fs, object_t id);
+// Likewise, but may get a name again (O_TMPFILE): then orphan_remove() is due after the commit.
+void orphan_add_linkable(struct fs *fs, object_t id);
+bool orphan_is_linkable(struct fs *fs, object_t id);
+void orphan_remove(struct fs *fs, object_t id);
 // To be dropped: neither open nor known.
 void orphan_add_ready(struct fs *fs, object_t id);
 

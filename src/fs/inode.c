@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Inodes: all of an object's attributes are in its one item, which every commit puts whole.
 // atime is set at creation and by utimens, as with noatime.
+#include <fcntl.h>
+#include <linux/fs.h>
 #include <time.h>
 #include "fs_impl.h"
 
@@ -285,6 +287,15 @@ static void set_attributes(struct inode_disk *disk, const struct stat *attr, uns
 	disk->ctime = set & FS_SET_CTIME ? time_from(attr->st_ctim) : now;
 }
 
+// As notify_change() has it.
+static int may_set(const struct inode *inode, unsigned set)
+{
+	const unsigned much = FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_SIZE;
+	bool times = (set & FS_SET_ATIME && !(set & FS_SET_ATIME_NOW)) || (set & FS_SET_MTIME && !(set & FS_SET_MTIME_NOW));
+
+	return set & much || times ? inode_may_change(inode) : inode_may_add(inode);
+}
+
 int fs_setattr(struct op *op, struct fs *fs, object_t id, const struct stat *attr, unsigned set, struct stat *ret_attr)
 {
 	struct inode inode;
@@ -293,6 +304,8 @@ int fs_setattr(struct op *op, struct fs *fs, object_t id, const struct stat *att
 	if (!set)
 		return fs_getattr(op, fs, id, ret_attr);
 	r = inode_watch_get(op, id, &inode);
+	if (!r)
+		r = may_set(&inode, set);
 	if (r)
 		return r;
 	if (set & FS_SET_SIZE) {
@@ -311,5 +324,65 @@ int fs_setattr(struct op *op, struct fs *fs, object_t id, const struct stat *att
 		r = txn_commit(op, true);
 	if (!r)
 		inode_stat(&inode, ret_attr);
+	return r;
+}
+
+// ---- chattr(1)
+
+static const struct {
+	unsigned flag, inode_flag;
+} attribute_flags[] = {
+	{ FS_IMMUTABLE_FL, INODE_IMMUTABLE },
+	{ FS_APPEND_FL, INODE_APPEND },
+	{ FS_NODUMP_FL, INODE_NODUMP },
+	{ FS_NOATIME_FL, INODE_NOATIME },
+};
+#define ATTRIBUTE_FLAGS (sizeof attribute_flags / sizeof *attribute_flags)
+
+int fs_getflags(struct op *op, struct fs *fs, object_t id, unsigned *ret_flags)
+{
+	struct inode inode;
+	unsigned flags = 0;
+	int r = inode_get(op, id, &inode);
+
+	if (r)
+		return r;
+	for (size_t i = 0; i < ATTRIBUTE_FLAGS; i++)
+		if (inode.disk.flags & attribute_flags[i].inode_flag)
+			flags |= attribute_flags[i].flag;
+	*ret_flags = flags;
+	return 0;
+}
+
+int fs_setflags(struct op *op, struct fs *fs, object_t id, unsigned flags)
+{
+	struct inode inode;
+	int r = inode_watch_get(op, id, &inode);
+
+	if (r)
+		return r;
+	for (size_t i = 0; i < ATTRIBUTE_FLAGS; i++) {
+		inode.disk.flags &= ~attribute_flags[i].inode_flag;
+		if (flags & attribute_flags[i].flag)
+			inode.disk.flags |= attribute_flags[i].inode_flag;
+		flags &= ~attribute_flags[i].flag;
+	}
+	if (flags)
+		return -EOPNOTSUPP;
+	inode.disk.ctime = time_now();
+	r = inode_put(op, &inode);
+	return r ? r : txn_commit(op, true);
+}
+
+int fs_may_open(struct op *op, struct fs *fs, object_t id, int flags)
+{
+	struct inode inode;
+	int r = inode_get(op, id, &inode);
+
+	if (!r && (flags & O_ACCMODE) != O_RDONLY)
+		r = inode_may_add(&inode);
+	if (!r && inode.disk.flags & INODE_APPEND &&
+	    (((flags & O_ACCMODE) != O_RDONLY && !(flags & O_APPEND)) || flags & O_TRUNC))
+		r = -EPERM;
 	return r;
 }

@@ -173,6 +173,8 @@ int fs_setxattr(struct op *op, struct fs *fs, object_t id, const char *name, con
 	if (!r)
 		r = xattr_find(op, id, name, &chain);
 	if (!r)
+		r = inode_may_change(&inode);
+	if (!r)
 		r = check_flags(&chain, flags);
 	if (!r)
 		r = put_value(op, fs, chain.key, name, value, bytes);
@@ -212,6 +214,8 @@ int fs_removexattr(struct op *op, struct fs *fs, object_t id, const char *name)
 	r = inode_watch_get(op, id, &inode);
 	if (!r)
 		r = xattr_find(op, id, name, &chain);
+	if (!r)
+		r = inode_may_change(&inode);
 	if (!r && !chain.found)
 		r = -ENODATA;
 	if (!r)

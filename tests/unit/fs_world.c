@@ -73,7 +73,7 @@ int remove_directory(object_t dir, const char *name)
 
 int rename_name(object_t dir, const char *name, object_t newdir, const char *newname, unsigned flags)
 {
-	return RUN(fs_rename(op, w.fs, dir, name, newdir, newname, flags));
+	return RUN(fs_rename(op, w.fs, &cred, dir, name, newdir, newname, flags));
 }
 
 int write_at(object_t id, const void *data, size_t bytes, uint64_t offset)

@@ -249,6 +249,23 @@ static int run_allocate(void)
 }
 static int run_punch(void) { return RUN(fs_punch(op, w.fs, f, 100, 9000, true)); }
 static int run_punch_capability(void) { return RUN(fs_punch(op, w.fs, g, 100, 20000, false)); }
+static int run_tmpfile(void) { return RUN(fs_tmpfile(op, w.fs, &cred, dir, S_IFREG | 0600, &got_attr)); }
+static int run_whiteout(void) { return rename_name(dir, "f", two, "new", RENAME_WHITEOUT); }
+static int run_whiteout_over(void) { return rename_name(dir, "f", two, "g", RENAME_WHITEOUT); }
+static int run_copy(void)
+{
+	static char buffer[MIB];
+
+	return RUN(fs_copy(op, w.fs, f, 5, g, 100, 10000, buffer));
+}
+static int run_getflags(void)
+{
+	unsigned flags;
+
+	return RUN(fs_getflags(op, w.fs, f, &flags));
+}
+static int run_setflags(void) { return RUN(fs_setflags(op, w.fs, f, 0x40)); }
+static int run_may_open(void) { return RUN(fs_may_open(op, w.fs, f, 1)); }
 static int run_seek(void)
 {
 	uint64_t offset;
@@ -293,6 +310,13 @@ static const struct scenario {
 	{ "allocate", run_allocate },
 	{ "punch", run_punch },
 	{ "punch capability", run_punch_capability },
+	{ "tmpfile", run_tmpfile },
+	{ "whiteout", run_whiteout },
+	{ "whiteout over", run_whiteout_over },
+	{ "copy", run_copy },
+	{ "getflags", run_getflags },
+	{ "setflags", run_setflags },
+	{ "may open", run_may_open },
 	{ "seek", run_seek },
 	{ "setxattr", run_setxattr },
 	{ "setxattr big", run_setxattr_big },

@@ -109,6 +109,33 @@ static void blocks_are_counted_again_after_a_write(void **state)
 	assert_int_equal(blocks_of(f), 5 * 8);
 }
 
+static int copy(object_t from, uint64_t offset, object_t to, uint64_t to_offset, size_t bytes)
+{
+	static char buffer[MIB];
+
+	return RUN(fs_copy(op, w.fs, from, offset, to, to_offset, bytes, buffer));
+}
+
+static void copy_is_a_read_and_a_write(void **state)
+{
+	object_t f = file(OBJECT_ROOT, "f"), g = file(OBJECT_ROOT, "g");
+
+	assert_int_equal(fill_at(f, 'x', 10000, 0), 10000);
+	assert_int_equal(fill_at(f, 'y', 10000, 10000), 10000);
+	assert_int_equal(copy(f, 5000, g, 100, 10000), 10000);
+	assert_bytes(g, 0, 100, 0);
+	assert_bytes(g, 100, 5100, 'x');
+	assert_bytes(g, 5100, 10100, 'y');
+	assert_int_equal(copy(f, 15000, g, 0, MIB), 5000); // cut at the end
+	assert_int_equal(copy(f, 20000, g, 0, MIB), 0);
+	assert_int_equal(copy(f, 0, f, 20000, 10000), 10000); // within one file
+	assert_bytes(f, 20000, 30000, 'x');
+	assert_int_equal(truncate_to(f, 2 * MIB), 0);
+	assert_int_equal(copy(f, 1, g, 4095, 2 * MIB), MIB);
+	assert_int_equal(copy(OBJECT_ROOT, 0, g, 0, 1), -EISDIR);
+	assert_int_equal(copy(f, 0, OBJECT_ROOT, 0, 1), -EISDIR);
+}
+
 static void read_is_cut_at_the_end(void **state)
 {
 	object_t f = file(OBJECT_ROOT, "f"), d = directory(OBJECT_ROOT, "d");
@@ -468,6 +495,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(write_reads_back),
 		TEST(write_past_the_end_leaves_holes),
+		TEST(copy_is_a_read_and_a_write),
 		TEST(blocks_are_those_that_are_there),
 		TEST(blocks_are_counted_again_after_a_write),
 		TEST(read_is_cut_at_the_end),
