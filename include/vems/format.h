@@ -225,8 +225,10 @@ enum inode_flag {
 	INODE_APPEND = 8,
 	INODE_NODUMP = 16,
 	INODE_NOATIME = 32,
+	INODE_ACL = 64,          // has the xattr system.posix_acl_access
+	INODE_DEFAULT_ACL = 128, // has the xattr system.posix_acl_default
 };
-#define INODE_FLAGS_KNOWN 63u
+#define INODE_FLAGS_KNOWN 255u
 #define INODE_FLAGS_INHERITED (INODE_NODUMP | INODE_NOATIME)
 _Static_assert(sizeof(struct inode_disk) == 128 && offsetof(struct inode_disk, pages) == 120, "layout");
 

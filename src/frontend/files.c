@@ -318,6 +318,8 @@ void serve_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char
 	struct op *op = op_begin(w->lane);
 	int r;
 
+	if (w->request.kill_suidgid)
+		flags |= FS_XATTR_KILL_SGID;
 	REQUEST_RUN(w, req, op, r, fs_setxattr(op, w->frontend->fs, ino, name, value, bytes, flags));
 	fuse_reply_err(req, -r);
 	op_end(op);
@@ -355,7 +357,8 @@ void serve_listxattr(fuse_req_t req, fuse_ino_t ino, size_t cap)
 
 	if (cap > TRANSPORT_PAYLOAD_BYTES)
 		cap = TRANSPORT_PAYLOAD_BYTES;
-	REQUEST_RUN(w, req, op, r, fs_listxattr(op, w->frontend->fs, ino, w->reply, cap));
+	// Root, for want of the caller's capabilities.
+	REQUEST_RUN(w, req, op, r, fs_listxattr(op, w->frontend->fs, ino, !fuse_req_ctx(req)->uid, w->reply, cap));
 	reply_xattr(req, r, w->reply, cap);
 	op_end(op);
 }

@@ -246,7 +246,9 @@ static void serve_parked(struct worker *w)
 	w->entry = uring_take(f->uring);
 	if (w->entry) {
 		buffer = uring_request(w->entry);
-		buffer.size = transport_note(buffer.mem, buffer.size, &w->request);
+		transport_note(buffer.mem, buffer.size, &w->request);
+		buffer.mem = transport_cut(buffer.mem, &w->request);
+		buffer.size -= w->request.cut;
 		request_signalled(w, uring_signalled(w->entry));
 		fuse_session_process_buf(f->session, &buffer);
 		request_forget_signal(w);

@@ -3,12 +3,14 @@
 //
 //   TMPFILE comes to it as CREATE, which has the same body and the same answer
 //   STATX   as GETATTR, of which the body is the beginning; the answer is made of that to GETATTR
+//   SETXATTR is given back its older form, without the flags, which are noted
 //   INIT    flags that it does not know, of those that the kernel has offered
 //   OPEN, CREATE    FOPEN_PARALLEL_DIRECT_WRITES
 //   WRITE, OPEN     whether setuid and setgid must go, which it drops on the way in
 #include "transport.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -43,11 +45,14 @@ _Static_assert(sizeof(struct statx_out) == 32 + 256, "as the kernel has it");
 // PARALLEL_DIROPS: libfuse 3.14 lets a server want it and then forgets to say so.
 // KILLPRIV_V2: the kernel tells when setuid and setgid go, and asks for no security.capability
 // before each write.
-#define INIT_WANTED (FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2)
+// SETXATTR_EXT: an access ACL may have to take setgid away.
+#define INIT_WANTED (FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT)
 #define INIT2_WANTED ((uint32_t)(FUSE_DIRECT_IO_ALLOW_MMAP >> 32)) // shared mappings past the page cache
 #define INIT2_URING ((uint32_t)(FUSE_OVER_IO_URING >> 32))
 
 _Static_assert(sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in) == TRANSPORT_WRITE_HEADER_BYTES, "");
+
+static atomic_bool setxattr_ext; // of the one connection: SETXATTR has flags
 
 bool transport_kernel_offers_uring(void)
 {
@@ -92,11 +97,12 @@ int transport_clone(int fd)
 }
 
 // A body cut short by an old kernel reads as flags not set.
-size_t transport_note(void *buffer, size_t bytes, struct transport_request *request)
+void transport_note(void *buffer, size_t bytes, struct transport_request *request)
 {
 	union {
 		struct fuse_init_in init;
 		struct fuse_open_in open;
+		struct fuse_setxattr_in setxattr;
 		struct fuse_write_in write;
 		struct fuse_interrupt_in interrupt;
 	} body = { 0 };
@@ -105,7 +111,7 @@ size_t transport_note(void *buffer, size_t bytes, struct transport_request *requ
 
 	*request = (struct transport_request){ 0 };
 	if (bytes < sizeof header)
-		return bytes;
+		return;
 	memcpy(&header, buffer, sizeof header);
 	rest = bytes - sizeof header;
 	memcpy(&body, (const char *)buffer + sizeof header, rest < sizeof body ? rest : sizeof body);
@@ -129,11 +135,46 @@ size_t transport_note(void *buffer, size_t bytes, struct transport_request *requ
 	case FUSE_OPEN:
 		request->kill_suidgid = body.open.open_flags & FUSE_OPEN_KILL_SUIDGID;
 		break;
+	case FUSE_SETXATTR:
+		if (!atomic_load(&setxattr_ext) || rest < sizeof body.setxattr)
+			break;
+		request->kill_suidgid = body.setxattr.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID;
+		request->cut = sizeof body.setxattr - FUSE_COMPAT_SETXATTR_IN_SIZE;
+		break;
 	case FUSE_WRITE:
 		request->kill_suidgid = body.write.write_flags & FUSE_WRITE_KILL_SUIDGID;
 		break;
 	}
-	return bytes;
+}
+
+// What stays of a SETXATTR before the cut.
+#define CUT_AT (sizeof(struct fuse_in_header) + FUSE_COMPAT_SETXATTR_IN_SIZE)
+
+static void lessen(char *buffer, uint32_t bytes)
+{
+	struct fuse_in_header header;
+
+	memcpy(&header, buffer, sizeof header);
+	header.len -= bytes;
+	memcpy(buffer, &header, sizeof header);
+}
+
+static ssize_t cut_behind(char *buffer, size_t bytes, uint32_t cut)
+{
+	lessen(buffer, cut);
+	memmove(buffer + CUT_AT, buffer + CUT_AT + cut, bytes - CUT_AT - cut);
+	return (ssize_t)(bytes - cut);
+}
+
+void *transport_cut(void *buffer, const struct transport_request *request)
+{
+	char *start = (char *)buffer + request->cut;
+
+	if (request->cut) {
+		lessen(buffer, request->cut);
+		memmove(start, buffer, CUT_AT);
+	}
+	return start;
 }
 
 ssize_t transport_read(int fd, void *buffer, size_t bytes, struct transport_request *request)
@@ -141,12 +182,16 @@ ssize_t transport_read(int fd, void *buffer, size_t bytes, struct transport_requ
 	// Whatever libfuse believes: this is how long the worker's buffer is.
 	ssize_t n = read(fd, buffer, bytes < TRANSPORT_BUFFER_BYTES ? bytes : TRANSPORT_BUFFER_BYTES);
 
-	return n < 0 ? n : (ssize_t)transport_note(buffer, (size_t)n, request);
+	if (n < 0)
+		return n;
+	transport_note(buffer, (size_t)n, request);
+	return request->cut ? cut_behind(buffer, (size_t)n, request->cut) : n;
 }
 
 static void amend_init(struct fuse_init_out *out, struct transport_request *request)
 {
 	out->flags |= request->offered & INIT_WANTED;
+	atomic_store(&setxattr_ext, request->offered & FUSE_SETXATTR_EXT);
 	if (request->offered & FUSE_INIT_EXT) {
 		out->flags |= FUSE_INIT_EXT;
 		out->flags2 |= request->offered2 & INIT2_WANTED;

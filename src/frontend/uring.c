@@ -296,7 +296,9 @@ static void serve_by_libfuse(struct worker *w, struct uring_entry *e)
 {
 	struct fuse_buf request = uring_request(e);
 
-	request.size = transport_note(request.mem, request.size, &w->request);
+	transport_note(request.mem, request.size, &w->request);
+	request.mem = transport_cut(request.mem, &w->request);
+	request.size -= w->request.cut;
 	fuse_session_process_buf(w->frontend->session, &request);
 }
 

@@ -155,6 +155,8 @@ int fs_make(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t d
 	if (!r)
 		r = inode_new(op, fs, cred, &dir, mode, rdev, target, now, &inode);
 	if (!r)
+		r = acl_inherit(op, &dir, cred->umask, &inode);
+	if (!r)
 		r = inode_put(op, &inode);
 	if (!r)
 		r = dirent_put(op, entry.key, name, &inode);
@@ -182,6 +184,8 @@ int fs_tmpfile(struct op *op, struct fs *fs, const struct fs_cred *cred, object_
 		r = inode_may_add(&dir);
 	if (!r)
 		r = inode_new(op, fs, cred, &dir, mode, 0, NULL, time_now(), &inode);
+	if (!r)
+		r = acl_inherit(op, &dir, cred->umask, &inode);
 	if (r)
 		return r;
 	inode.disk.nlink = 0;

@@ -20,7 +20,7 @@ void fs_free(struct fs *fs);
 struct fs_cred { // of the caller; permissions are checked by the kernel
 	uid_t uid;
 	gid_t gid;
-	mode_t umask; // modes come with it applied already
+	mode_t umask; // applied here, unless the directory has a default ACL
 };
 
 // Also "." of any object and ".." of a directory, for file handles: -ESTALE once it is unlinked.
@@ -114,11 +114,13 @@ int fs_allocate(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint
 int fs_punch(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_t end, bool keep_size);
 int fs_seek(struct op *op, struct fs *fs, object_t id, uint64_t offset, bool data, uint64_t *ret_offset);
 
-// Values up to XATTR_BYTES_MAX. The two that read return the length; cap 0: only that.
+// Values up to XATTR_BYTES_MAX; ACLs (system.posix_acl_*) up to 122 entries. FS_XATTR_KILL_SGID, among the flags:
+// an access ACL takes S_ISGID away. trusted.* are listed only with `trusted`. The two that read return the length; cap 0: only that.
+#define FS_XATTR_KILL_SGID 256
 int fs_setxattr(struct op *op, struct fs *fs, object_t id, const char *name, const void *value, size_t bytes,
 		int flags);
 ssize_t fs_getxattr(struct op *op, struct fs *fs, object_t id, const char *name, void *value, size_t cap);
-ssize_t fs_listxattr(struct op *op, struct fs *fs, object_t id, char *list, size_t cap);
+ssize_t fs_listxattr(struct op *op, struct fs *fs, object_t id, bool trusted, char *list, size_t cap);
 int fs_removexattr(struct op *op, struct fs *fs, object_t id, const char *name);
 
 #endif

@@ -121,12 +121,27 @@ int symlink_set(struct op *op, struct inode *inode, const char *target);
 
 // ---- xattr.c
 
+int xattr_put(struct op *op, struct item_key key, const char *name, const void *value, size_t bytes); // fits the item
+uint32_t xattr_flag(const char *name); // of the inode that has it, or 0
 // Part of a transaction that puts the inode afterwards, claims come before it: a write, truncation
 // or chown takes the file's capabilities away.
 int xattr_drop_capability(struct op *op, struct inode *inode);
 // Drops up to HIDDEN_BATCH values that are hidden objects, and their items; ret_more: not all.
 #define HIDDEN_BATCH 6u // what one transaction of the store takes, with room for the object itself
 int xattr_drop_hidden(struct op *op, struct inode *inode, bool *ret_more);
+
+// ---- acl.c
+
+#define ACL_ACCESS "system.posix_acl_access"
+#define ACL_DEFAULT "system.posix_acl_default"
+#define ACL_BYTES_MAX (ITEM_VALUE_MAX - sizeof(struct xattr_disk) - (sizeof ACL_DEFAULT - 1))
+
+// Before one of them is set: the inode's mode follows an access ACL. needless: the mode says it all, and
+// there is to be none.
+int acl_prepare(struct inode *inode, const char *name, const void *value, size_t bytes, bool *ret_needless);
+int acl_chmod(struct op *op, const struct inode *inode); // the access ACL follows the mode
+// Mode and ACLs of a new object, whose mode is as it was asked for: puts the ACLs, not the inode.
+int acl_inherit(struct op *op, const struct inode *dir, mode_t umask, struct inode *inode);
 
 // ---- orphan.c
 

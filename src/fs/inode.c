@@ -319,7 +319,9 @@ int fs_setattr(struct op *op, struct fs *fs, object_t id, const struct stat *att
 			return r;
 	}
 	set_attributes(&inode.disk, attr, set);
-	r = inode_put(op, &inode);
+	r = set & FS_SET_MODE ? acl_chmod(op, &inode) : 0;
+	if (!r)
+		r = inode_put(op, &inode);
 	if (!r)
 		r = txn_commit(op, true);
 	if (!r)

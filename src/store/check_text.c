@@ -55,7 +55,7 @@ static const struct {
 	[CHECK_ORPHAN_LINKED] = { "is listed as an orphan, and has links", SHOW_FOUND },
 	[CHECK_ORPHAN_MISSING] = { "is listed as an orphan, and does not exist", SHOW_NOTHING },
 	[CHECK_XATTRS] = { "count of extended attributes", SHOW_BOTH },
-	[CHECK_CAPABILITY_FLAG] = { "flag of file capabilities", SHOW_BOTH },
+	[CHECK_XATTR_FLAGS] = { "flag of file capabilities", SHOW_BOTH },
 	[CHECK_SYMLINK] = { "target of the symlink, pages", SHOW_BOTH },
 	[CHECK_PAGES] = { "number of pages", SHOW_BOTH },
 	[CHECK_PAGES_MISPLACED] = { "pages of what has none", SHOW_FOUND },

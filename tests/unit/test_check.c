@@ -987,7 +987,7 @@ static const struct {
 	{ "entries", entries, { CHECK_ENTRIES, END } },
 	{ "xattrs", xattrs, { CHECK_XATTRS, END } },
 	{ "parent", parent, { CHECK_PARENT, END } },
-	{ "capability flag", flag, { CHECK_CAPABILITY_FLAG, END } },
+	{ "capability flag", flag, { CHECK_XATTR_FLAGS, END } },
 	{ "malformed inode", malformed, { CHECK_INODE_MALFORMED, END } },
 	{ "pages past the end", pages_past_end, { CHECK_PAGES_PAST_END, END } },
 	{ "bytes past the end", bytes_past_end, { CHECK_BYTES_PAST_END, END } },

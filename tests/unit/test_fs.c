@@ -168,8 +168,17 @@ static void damaged_items_are_refused(void **state)
 
 // ---- restarts and errors at every call ----------------------------------------------------------
 
+// Owner, mask and others, and user 1; the value of both kinds.
+static const struct {
+	uint32_t version;
+	struct {
+		uint16_t tag, perm;
+		uint32_t id;
+	} entry[5];
+} acl = { 2, { { 1, 7, 0 }, { 2, 7, 1 }, { 4, 7, 0 }, { 16, 5, 0 }, { 32, 1, 0 } } };
+
 // What they work on; the same ids in every run.
-static object_t dir, two, f, g, symlink_, unlinked;
+static object_t dir, two, f, g, symlink_, unlinked, guarded;
 static char big[20000], got[20000];
 
 static void prepare(void)
@@ -188,6 +197,9 @@ static void prepare(void)
 	unlinked = file(dir, "unlinked");
 	set_xattr(unlinked, "user.big", big, sizeof big, 0);
 	unlink_name(dir, "unlinked");
+	guarded = directory(OBJECT_ROOT, "guarded");
+	set_xattr(guarded, ACL_ACCESS, &acl, sizeof acl, 0);
+	set_xattr(guarded, ACL_DEFAULT, &acl, sizeof acl, 0);
 	memset(got, 0, sizeof got);
 }
 
@@ -266,6 +278,10 @@ static int run_getflags(void)
 }
 static int run_setflags(void) { return RUN(fs_setflags(op, w.fs, f, 0x40)); }
 static int run_may_open(void) { return RUN(fs_may_open(op, w.fs, f, 1)); }
+static int run_set_acl(void) { return set_xattr(f, ACL_ACCESS, &acl, sizeof acl, 0); }
+static int run_set_default_acl(void) { return set_xattr(two, ACL_DEFAULT, &acl, sizeof acl, 0); }
+static int run_inherit(void) { return make(guarded, "new", S_IFDIR | 0700); }
+static int run_chmod_acl(void) { return RUN(fs_setattr(op, w.fs, guarded, &new_attr, FS_SET_MODE, &got_attr)); }
 static int run_seek(void)
 {
 	uint64_t offset;
@@ -317,6 +333,10 @@ static const struct scenario {
 	{ "getflags", run_getflags },
 	{ "setflags", run_setflags },
 	{ "may open", run_may_open },
+	{ "set acl", run_set_acl },
+	{ "set default acl", run_set_default_acl },
+	{ "inherit", run_inherit },
+	{ "chmod acl", run_chmod_acl },
 	{ "seek", run_seek },
 	{ "setxattr", run_setxattr },
 	{ "setxattr big", run_setxattr_big },

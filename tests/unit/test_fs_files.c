@@ -437,11 +437,17 @@ static void xattr_flags_and_names(void **state)
 	assert_int_equal(set_xattr(f, name, "", 0, 0), -ERANGE);
 	assert_int_equal(set_xattr(f, "", "", 0, 0), -ERANGE);
 	name[NAME_BYTES_MAX] = 0;
+	assert_int_equal(set_xattr(f, name, "", 0, 0), -EOPNOTSUPP);
+	assert_int_equal(set_xattr(f, "system.other", "", 0, 0), -EOPNOTSUPP);
+	assert_int_equal(set_xattr(f, "user.", "", 0, 0), -EINVAL);
+	memcpy(name, "trusted.", 8);
 	assert_int_equal(set_xattr(f, name, "long", 4, 0), 0);
 	assert_int_equal(list_xattr(f, NULL, 0), 7 + 256);
 	assert_int_equal(list_xattr(f, list_, 7 + 255), -ERANGE);
 	assert_int_equal(list_xattr(f, list_, sizeof list_), 7 + 256);
 	assert_true(!strcmp(list_, "user.a") || !strcmp(list_ + 256, "user.a"));
+	assert_int_equal(RUN(fs_listxattr(op, w.fs, f, false, list_, sizeof list_)), 7);
+	assert_string_equal(list_, "user.a");
 	assert_int_equal(list_xattr(OBJECT_ROOT, list_, sizeof list_), 0);
 }
 
