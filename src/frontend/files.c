@@ -79,7 +79,9 @@ static unsigned set_from_fuse(int set)
 	for (size_t i = 0; i < sizeof map / sizeof *map; i++)
 		if (set & map[i].fuse)
 			result |= map[i].fs;
-	return result;
+	// So comes a chown() of nothing, and what takes the bits away before a fallocate() or a store to a
+	// mapping: the kernel leaves out what it thinks is ours.
+	return result ? result : FS_KILL_SUIDGID;
 }
 
 void serve_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set, struct fuse_file_info *fi)
@@ -157,11 +159,12 @@ void serve_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, stru
 {
 	struct worker *w = worker_self;
 	struct op *op = op_begin(w->lane);
+	bool touch = !(fi->flags & O_NOATIME);
 	int r, count = 0;
 
 	if (bytes > TRANSPORT_PAYLOAD_BYTES)
 		bytes = TRANSPORT_PAYLOAD_BYTES;
-	REQUEST_RUN(w, req, op, r, fs_read(op, w->frontend->fs, ino, (uint64_t)offset, bytes, w->iov, &count));
+	REQUEST_RUN(w, req, op, r, fs_read(op, w->frontend->fs, ino, (uint64_t)offset, bytes, touch, w->iov, &count));
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else

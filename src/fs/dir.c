@@ -37,7 +37,7 @@ int dirent_put(struct op *op, struct item_key key, const char *name, const struc
 
 // "." and ".." come for file handles, of which the kernel knows neither parent nor whether the
 // object is still there; "." of any type of object.
-static int lookup_dots(struct op *op, object_t id, bool parent, struct stat *ret_attr)
+static int lookup_dots(struct op *op, struct fs *fs, object_t id, bool parent, struct stat *ret_attr)
 {
 	struct inode inode;
 	int r;
@@ -48,7 +48,7 @@ static int lookup_dots(struct op *op, object_t id, bool parent, struct stat *ret
 	if (!r && parent)
 		r = inode_is(&inode, S_IFDIR) ? inode_get(op, inode.disk.parent, &inode) : -ENOTDIR;
 	if (!r)
-		inode_stat(&inode, ret_attr);
+		inode_stat(fs, &inode, ret_attr);
 	return r;
 }
 
@@ -59,7 +59,7 @@ int fs_lookup(struct op *op, struct fs *fs, object_t dir, const char *name, stru
 	int r;
 
 	if (!strcmp(name, ".") || !strcmp(name, ".."))
-		return lookup_dots(op, dir, name[1], ret_attr);
+		return lookup_dots(op, fs, dir, name[1], ret_attr);
 	r = name_check(name);
 	if (!r)
 		r = op_watch(op, dir);
@@ -75,7 +75,7 @@ int fs_lookup(struct op *op, struct fs *fs, object_t dir, const char *name, stru
 	}
 	r = inode_get(op, entry.dirent.object, &inode);
 	if (!r)
-		inode_stat(&inode, ret_attr);
+		inode_stat(fs, &inode, ret_attr);
 	return r;
 }
 
@@ -170,7 +170,7 @@ int fs_make(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t d
 	if (!r)
 		r = txn_commit(op, false);
 	if (!r)
-		inode_stat(&inode, ret_attr);
+		inode_stat(fs, &inode, ret_attr);
 	return r;
 }
 
@@ -197,7 +197,7 @@ int fs_tmpfile(struct op *op, struct fs *fs, const struct fs_cred *cred, object_
 	if (r)
 		return r;
 	orphan_add_linkable(fs, inode.id);
-	inode_stat(&inode, ret_attr);
+	inode_stat(fs, &inode, ret_attr);
 	return 0;
 }
 
@@ -239,7 +239,7 @@ int fs_link(struct op *op, struct fs *fs, object_t id, object_t dir_id, const ch
 		return r;
 	if (born)
 		orphan_remove(fs, id);
-	inode_stat(&inode, ret_attr);
+	inode_stat(fs, &inode, ret_attr);
 	return 0;
 }
 

@@ -32,8 +32,8 @@ static int views_to_iovecs(const struct page_view *view, size_t skip, size_t byt
 	return n;
 }
 
-ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size_t bytes, struct iovec *ret_iov,
-		int *ret_iovcnt)
+ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size_t bytes, bool touch,
+		struct iovec *ret_iov, int *ret_iovcnt)
 {
 	struct page_view view[OP_PAGES_MAX];
 	size_t skip = offset % PAGE_BYTES;
@@ -58,6 +58,8 @@ ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size
 		if (r)
 			return r;
 	}
+	if (touch)
+		atime_touch(fs, &inode);
 	*ret_iovcnt = views_to_iovecs(view, skip, bytes, ret_iov);
 	return (ssize_t)bytes;
 }
@@ -244,7 +246,7 @@ ssize_t fs_copy(struct op *op, struct fs *fs, object_t from, uint64_t offset, ob
 
 	if (bytes > WRITE_BYTES_MAX)
 		bytes = WRITE_BYTES_MAX;
-	r = fs_read(op, fs, from, offset, bytes, iov, &count);
+	r = fs_read(op, fs, from, offset, bytes, true, iov, &count);
 	if (r <= 0)
 		return r;
 	for (int i = 0; i < count; i++)

@@ -15,7 +15,15 @@ int fs_new(struct store *store, struct fs **ret_fs);
 // Creates the root directory if the store is new, owned by uid:gid; drops what was unlinked but
 // still open when the last mount ended. Uses a lane of its own.
 int fs_start(struct fs *fs, uid_t uid, gid_t gid);
+void fs_stop(struct fs *fs); // nothing is asked any more: what is in DRAM alone is written down
 void fs_free(struct fs *fs);
+// When reading a file changes its access time: relatime is the default.
+enum fs_atime { FS_ATIME_RELATIVE, FS_ATIME_ALWAYS, FS_ATIME_NEVER };
+void fs_set_atime(struct fs *fs, enum fs_atime mode, bool directories); // before the first operation
+// Access times are kept in DRAM until there are many: writes one of them down, `all` even if there are
+// few. False: none is left to be written. The lane is idle.
+bool fs_has_atimes(const struct fs *fs); // many
+bool fs_write_atime(struct fs *fs, struct lane *lane, bool all);
 
 struct fs_cred { // of the caller; permissions are checked by the kernel
 	uid_t uid;
@@ -95,8 +103,9 @@ int fs_drop(struct op *op, struct fs *fs, object_t id);
 
 // ret_iov: at most OP_PAGES_MAX entries pointing into the tier, into buffers of the op, or at zeroes;
 // good until op_end(). Returns the count of bytes, cut at the end of the file.
-ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size_t bytes, struct iovec *ret_iov,
-		int *ret_iovcnt);
+// touch: it counts as an access (not so with O_NOATIME).
+ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size_t bytes, bool touch,
+		struct iovec *ret_iov, int *ret_iovcnt);
 // All of it or nothing; bytes <= 1 MiB. kill_suidgid clears S_ISUID, and S_ISGID if the group may
 // execute: always, unless the frontend knows better. Capabilities are taken away in any case, here
 // as by setattr of size or owner.

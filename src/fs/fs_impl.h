@@ -16,8 +16,29 @@
 
 struct known;
 
+#define ATIME_SETS 1024u
+#define ATIME_WAYS 8u
+#define ATIME_PLENTY 1024u // entries: from here on they are written down
+
+struct atime_entry { // under the set's lock; read without
+	object_t id; // 0: none
+	struct time_disk base, atime;
+};
+struct atime_set {
+	pthread_mutex_t lock;
+	_Atomic uint32_t sequence;
+	struct atime_entry entry[ATIME_WAYS];
+};
+
 struct fs {
 	struct store *store;
+
+	struct { // atime.c
+		enum fs_atime mode;
+		bool directories;
+		_Atomic uint32_t count, hand;
+		struct atime_set set[ATIME_SETS];
+	} atime;
 
 	// orphan.c
 	pthread_mutex_t lock;
@@ -43,7 +64,7 @@ struct inode { // an inode item, as it lies in the store
 int inode_get(struct op *op, object_t id, struct inode *ret_inode);
 int inode_watch_get(struct op *op, object_t id, struct inode *ret_inode);
 int inode_put(struct op *op, const struct inode *inode);
-void inode_stat(const struct inode *inode, struct stat *ret_attr);
+void inode_stat(struct fs *fs, const struct inode *inode, struct stat *ret_attr);
 void inode_modified(struct inode *inode, struct time_disk now); // mtime and ctime
 void inode_kill_suidgid(struct inode_disk *disk);
 // `pages` of a regular file, kept in step by those who change its pages, before they change its size.
@@ -142,6 +163,14 @@ int acl_prepare(struct inode *inode, const char *name, const void *value, size_t
 int acl_chmod(struct op *op, const struct inode *inode); // the access ACL follows the mode
 // Mode and ACLs of a new object, whose mode is as it was asked for: puts the ACLs, not the inode.
 int acl_inherit(struct op *op, const struct inode *dir, mode_t umask, struct inode *inode);
+
+// ---- atime.c
+
+void atime_init(struct fs *fs);
+void atime_fini(struct fs *fs);
+void atime_touch(struct fs *fs, const struct inode *inode); // it has been read
+void atime_forget(struct fs *fs, object_t id);              // it has been set
+struct time_disk atime_of(struct fs *fs, const struct inode *inode);
 
 // ---- orphan.c
 

@@ -71,7 +71,7 @@ int inode_put(struct op *op, const struct inode *inode)
 	return txn_put(op, item_key(inode->id, ITEM_INODE, 0), inode->raw, inode->bytes);
 }
 
-void inode_stat(const struct inode *inode, struct stat *ret_attr)
+void inode_stat(struct fs *fs, const struct inode *inode, struct stat *ret_attr)
 {
 	const struct inode_disk *disk = &inode->disk;
 
@@ -84,7 +84,7 @@ void inode_stat(const struct inode *inode, struct stat *ret_attr)
 		.st_rdev = disk->rdev,
 		.st_size = (off_t)(S_ISDIR(disk->mode) ? disk->entries : disk->size),
 		.st_blksize = PAGE_BYTES,
-		.st_atim = time_to(disk->atime),
+		.st_atim = time_to(atime_of(fs, inode)),
 		.st_mtim = time_to(disk->mtime),
 		.st_ctim = time_to(disk->ctime),
 	};
@@ -206,7 +206,7 @@ int fs_stat(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr, st
 	int r = inode_get(op, id, &inode);
 
 	if (!r) {
-		inode_stat(&inode, ret_attr);
+		inode_stat(fs, &inode, ret_attr);
 		if (ret_birth)
 			*ret_birth = time_to(inode.disk.btime);
 	}
@@ -324,9 +324,12 @@ int fs_setattr(struct op *op, struct fs *fs, object_t id, const struct stat *att
 		r = inode_put(op, &inode);
 	if (!r)
 		r = txn_commit(op, true);
-	if (!r)
-		inode_stat(&inode, ret_attr);
-	return r;
+	if (r)
+		return r;
+	if (set & (FS_SET_ATIME | FS_SET_ATIME_NOW))
+		atime_forget(fs, id);
+	inode_stat(fs, &inode, ret_attr);
+	return 0;
 }
 
 // ---- chattr(1)

@@ -255,6 +255,32 @@ if [ "$(id -u)" = 0 ]; then
 	mount_fs
 	handles use
 fi
+step "access times"
+accessed() { # 1: reading the file changes its access time
+	local before
+	before=$(stat -c %x "$MNT/read")
+	cat "$MNT/read" >/dev/null
+	[ "$(stat -c %x "$MNT/read")" != "$before" ]
+}
+echo text >"$MNT/read"
+accessed || fail "relatime: the first read"
+! accessed || fail "relatime: the second read"
+touch -a -d '2 days ago' "$MNT/read"
+accessed || fail "relatime: after a day"
+python3 -c 'import os, sys; os.read(os.open(sys.argv[1], os.O_RDONLY), 1)' "$MNT/read"
+touch -m "$MNT/read"
+python3 -c 'import os, sys; os.read(os.open(sys.argv[1], os.O_RDONLY | os.O_NOATIME), 1)' "$MNT/read"
+[ "$(stat -c %X "$MNT/read")" -le "$(stat -c %Y "$MNT/read")" ] || fail "O_NOATIME"
+accessed || fail "relatime: after a change"
+atime=$(stat -c %x "$MNT/read")
+unmount_fs
+mount_fs -o noatime
+equal "$(stat -c %x "$MNT/read")" "$atime" "access time after an unmount"
+touch -m "$MNT/read"
+! accessed || fail "noatime"
+unmount_fs
+mount_fs -o strictatime
+accessed && accessed || fail "strictatime"
 before=$(lsattr "$MNT/flags")
 remount
 equal "$(lsattr "$MNT/flags")" "$before" "flags after an unmount"

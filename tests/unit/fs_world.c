@@ -110,7 +110,7 @@ int read_at(object_t id, char *buffer, size_t bytes, uint64_t offset)
 	struct iovec iov[OP_PAGES_MAX];
 	int count = 0;
 
-	return RUN_LANE(w.lane, fs_read(op, w.fs, id, offset, bytes, iov, &count), copy_out(r_, iov, count, buffer));
+	return RUN_LANE(w.lane, fs_read(op, w.fs, id, offset, bytes, true, iov, &count), copy_out(r_, iov, count, buffer));
 }
 
 void assert_bytes(object_t id, uint64_t from, uint64_t to, int byte)

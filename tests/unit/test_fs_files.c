@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Objects: content, attributes, symlinks, extended attributes.
+#include <time.h>
 #include "fs_world.h"
 
 // ---- content ------------------------------------------------------------------------------------
@@ -134,6 +135,89 @@ static void copy_is_a_read_and_a_write(void **state)
 	assert_int_equal(copy(f, 1, g, 4095, 2 * MIB), MIB);
 	assert_int_equal(copy(OBJECT_ROOT, 0, g, 0, 1), -EISDIR);
 	assert_int_equal(copy(f, 0, OBJECT_ROOT, 0, 1), -EISDIR);
+}
+
+static void set_times(object_t id, int64_t atime, int64_t mtime)
+{
+	struct stat attr = { .st_atim = { atime, 5 }, .st_mtim = { mtime, 6 }, .st_ctim = { mtime, 7 } };
+
+	assert_int_equal(set_attr(id, attr, FS_SET_ATIME | FS_SET_MTIME | FS_SET_CTIME), 0);
+}
+
+static bool read_changes_atime(object_t id)
+{
+	struct timespec before = attr_of(id).st_atim, after;
+	char byte;
+
+	assert_true(read_at(id, &byte, 1, 0) >= 0);
+	after = attr_of(id).st_atim;
+	return before.tv_sec != after.tv_sec || before.tv_nsec != after.tv_nsec;
+}
+
+static void reading_changes_atime_as_the_mount_says(void **state)
+{
+	object_t f = file(OBJECT_ROOT, "f"), l = (object_t)make_symlink(OBJECT_ROOT, "l", "t");
+	unsigned commits = w.store->commits;
+	int64_t now = time(NULL);
+	char byte;
+
+	assert_true(read_changes_atime(f));
+	assert_false(read_changes_atime(f));
+	assert_int_equal(w.store->commits, commits);
+	set_times(f, now - 10, now - 20);
+	assert_false(read_changes_atime(f)); // what was noted is void, and the new one is good enough
+	assert_int_equal(attr_of(f).st_atim.tv_sec, now - 10);
+	set_times(f, now - 20, now - 10);
+	assert_true(read_changes_atime(f));
+	set_times(f, now - 100000, now - 200000); // more than a day
+	assert_true(read_changes_atime(f));
+	assert_false(read_changes_atime(f));
+	assert_int_equal(write_at(f, "x", 1, 0), 1);
+	assert_true(read_changes_atime(f));
+	set_times(l, now - 20, now - 10);
+	assert_int_equal(RUN(fs_readlink(op, w.fs, l, &byte, 1)), 1);
+	assert_true(attr_of(l).st_atim.tv_sec >= now);
+	set_times(OBJECT_ROOT, now - 20, now - 10);
+	assert_int_equal(list(OBJECT_ROOT, 0, false, 10, &listing), 0);
+	assert_true(attr_of(OBJECT_ROOT).st_atim.tv_sec >= now);
+	fs_set_atime(w.fs, FS_ATIME_ALWAYS, false);
+	assert_true(read_changes_atime(f));
+	assert_true(read_changes_atime(f));
+	set_times(OBJECT_ROOT, now - 20, now - 10);
+	assert_int_equal(list(OBJECT_ROOT, 0, false, 10, &listing), 0);
+	assert_int_equal(attr_of(OBJECT_ROOT).st_atim.tv_sec, now - 20);
+	fs_set_atime(w.fs, FS_ATIME_NEVER, true);
+	set_times(f, now - 20, now - 10);
+	assert_false(read_changes_atime(f));
+	fs_set_atime(w.fs, FS_ATIME_RELATIVE, true);
+	assert_int_equal(RUN(fs_setflags(op, w.fs, f, 0x80)), 0); // FS_NOATIME_FL
+	assert_false(read_changes_atime(f));
+}
+
+static void access_times_are_written_down(void **state)
+{
+	static object_t id[3000];
+	struct timespec atime;
+	char name[16];
+
+	for (unsigned i = 0; i < 3000; i++) {
+		snprintf(name, sizeof name, "%u", i);
+		id[i] = file(OBJECT_ROOT, name);
+		assert_true(read_changes_atime(id[i]));
+		while (fs_write_atime(w.fs, w.lane, false))
+			;
+		assert_true(atomic_load(&w.fs->atime.count) <= ATIME_PLENTY);
+	}
+	atime = attr_of(id[2999]).st_atim;
+	assert_int_equal(unlink_name(OBJECT_ROOT, "17"), 0);
+	fs_forgotten(w.fs, id[17]);
+	assert_int_equal(drop_orphans(), 1);
+	fs_stop(w.fs);
+	assert_int_equal(atomic_load(&w.fs->atime.count), 0);
+	remount();
+	assert_int_equal(attr_of(id[2999]).st_atim.tv_nsec, atime.tv_nsec);
+	for (unsigned i = 0; i < 3000; i++)
+		assert_true(i == 17 || attr_of(id[i]).st_atim.tv_nsec != attr_of(id[i]).st_mtim.tv_nsec);
 }
 
 static void read_is_cut_at_the_end(void **state)
@@ -502,6 +586,8 @@ int main(void)
 		TEST(write_reads_back),
 		TEST(write_past_the_end_leaves_holes),
 		TEST(copy_is_a_read_and_a_write),
+		TEST(reading_changes_atime_as_the_mount_says),
+		TEST(access_times_are_written_down),
 		TEST(blocks_are_those_that_are_there),
 		TEST(blocks_are_counted_again_after_a_write),
 		TEST(read_is_cut_at_the_end),

@@ -103,7 +103,7 @@ static void every_request_for_a_dropped_object_is_stale(void **state)
 	assert_int_equal(set_attr(99, (struct stat){ 0 }, FS_SET_MODE), -ESTALE);
 	assert_int_equal(link_to(99, OBJECT_ROOT, "x"), -ESTALE);
 	assert_int_equal(fill_at(99, 1, 10, 0), -ESTALE);
-	assert_int_equal(RUN(fs_read(op, w.fs, 99, 0, 10, iov, &count)), -ESTALE);
+	assert_int_equal(RUN(fs_read(op, w.fs, 99, 0, 10, true, iov, &count)), -ESTALE);
 	assert_int_equal(RUN(fs_seek(op, w.fs, 99, 0, true, &offset)), -ESTALE);
 	assert_int_equal(RUN(fs_readlink(op, w.fs, 99, NULL, 0)), -ESTALE);
 	assert_int_equal(RUN(fs_readdir(op, w.fs, 99, 0, false, NULL, NULL)), -ESTALE);
