@@ -97,7 +97,7 @@ static void bench_read(object_t id, size_t bytes, const char *what)
 			struct op *op = op_begin(lane);
 			int r;
 			do
-				r = (int)fs_read(op, fs, id, at, bytes, iov, &count);
+				r = (int)fs_read(op, fs, id, at, bytes, true, iov, &count);
 			while (op_again(op, &r));
 			must(r, "read");
 			uint8_t *to = buffer;

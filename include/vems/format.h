@@ -215,10 +215,22 @@ struct inode_disk {
 	uint32_t flags;   // enum inode_flag
 	struct time_disk atime, mtime, ctime, btime;
 	uint32_t xattrs; // number of them
-	uint32_t reserved[3];
+	uint32_t reserved;
+	uint64_t pages; // regular files: of its pages those that are no holes; see INODE_PAGES_UNSURE
 };
-enum inode_flag { INODE_CAPABILITY = 1 }; // has the xattr security.capability
-_Static_assert(sizeof(struct inode_disk) == 128 && offsetof(struct inode_disk, xattrs) == 112, "layout");
+enum inode_flag {
+	INODE_CAPABILITY = 1,  // has the xattr security.capability
+	INODE_PAGES_UNSURE = 2, // `pages` is to be counted anew
+	INODE_IMMUTABLE = 4,   // these four: chattr(1)
+	INODE_APPEND = 8,
+	INODE_NODUMP = 16,
+	INODE_NOATIME = 32,
+	INODE_ACL = 64,          // has the xattr system.posix_acl_access
+	INODE_DEFAULT_ACL = 128, // has the xattr system.posix_acl_default
+};
+#define INODE_FLAGS_KNOWN 255u
+#define INODE_FLAGS_INHERITED (INODE_NODUMP | INODE_NOATIME)
+_Static_assert(sizeof(struct inode_disk) == 128 && offsetof(struct inode_disk, pages) == 120, "layout");
 
 struct dirent_disk { // value of ITEM_DIRENT
 	uint64_t object;

@@ -139,11 +139,13 @@ static int run(struct mount *m)
 	if (r) {
 		log_error("cannot start the file system: %s", strerror(-r));
 	} else {
+		fs_set_atime(fs, m->options->atime, !m->options->nodiratime);
 		r = fs_start(fs, getuid(), getgid());
 		if (r)
 			log_error("cannot start the file system: %s", strerror(-r));
 		else
 			r = serve(m, store, fs);
+		fs_stop(fs);
 		fs_free(fs);
 	}
 	closed = finish(store);

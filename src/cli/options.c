@@ -43,12 +43,12 @@ static const struct option long_options[] = {
 // the mount sets by itself.
 static const char *const fuse_words[] = {
 	"allow_other", "allow_root", "ro", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async",
-	"dirsync", "atime", "noatime", "context=", "fscontext=", "defcontext=", "rootcontext=",
+	"dirsync", "context=", "fscontext=", "defcontext=", "rootcontext=",
 };
 // For mount(8) and fstab, or how it is anyway.
 static const char *const ignored_words[] = {
 	"rw", "defaults", "default_permissions", "auto", "noauto", "user", "users", "nouser", "user=", "owner", "group",
-	"nofail", "_netdev", "relatime", "nodiratime", "diratime", "nolazytime", "comment=", "x-*",
+	"nofail", "_netdev", "nolazytime", "comment=", "x-*",
 };
 
 static const char help_text[] =
@@ -61,7 +61,7 @@ static const char help_text[] =
 "                     32 MiB or more. A file on tmpfs does, but does not survive a power cut\n"
 "  --backing=PATH     the backing: a block device or a file, 64 MiB or more\n"
 "  -f, --foreground   stay in the foreground; messages go to stderr\n"
-"  -o WORD,...        ro, allow_other and other mount options; also the options here, as in\n"
+"  -o WORD,...        ro, allow_other, noatime, strictatime and other mount options; also the options here, as in\n"
 "                     -o pmem=/dev/dax0.0,backing=/dev/sdb\n"
 "  --interval=SECONDS between two states of the backing that are complete without the tier: what\n"
 "                     losing the tier may cost (default 30)\n"
@@ -261,6 +261,28 @@ static const char *own_word(const char *word, const struct option **ret_option)
 	return NULL;
 }
 
+// Access times are ours: the kernel leaves them to a FUSE file system.
+static bool is_atime_word(struct parser *p, const char *word)
+{
+	static const struct {
+		const char *word;
+		enum fs_atime atime;
+	} words[] = {
+		{ "relatime", FS_ATIME_RELATIVE }, { "atime", FS_ATIME_RELATIVE }, { "norelatime", FS_ATIME_ALWAYS },
+		{ "strictatime", FS_ATIME_ALWAYS }, { "nostrictatime", FS_ATIME_RELATIVE }, { "noatime", FS_ATIME_NEVER },
+	};
+
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		if (!strcmp(word, words[i].word)) {
+			p->options->atime = words[i].atime;
+			return true;
+		}
+	if (strcmp(word, "nodiratime") && strcmp(word, "diratime"))
+		return false;
+	p->options->nodiratime = *word == 'n';
+	return true;
+}
+
 static int parse_word(struct parser *p, const char *word)
 {
 	const struct option *own = NULL;
@@ -272,7 +294,7 @@ static int parse_word(struct parser *p, const char *word)
 		return wrong(p, "-o %s: takes no value", word);
 	if (own)
 		return apply(p, own->val, value);
-	if (!*word || WORD_AMONG(word, ignored_words))
+	if (!*word || WORD_AMONG(word, ignored_words) || is_atime_word(p, word))
 		return -1;
 	if (!strcmp(word, "ro"))
 		p->options->store.read_only = true;

@@ -15,6 +15,8 @@ struct options {
 	unsigned threads;   // 0: default
 	enum frontend_transport transport;
 	bool switch_uring_on;
+	enum fs_atime atime;
+	bool nodiratime;
 	bool foreground;
 	bool fake;          // mount -f: all but the mount
 	int exit_failed;    // what a failure that is not one of usage exits with

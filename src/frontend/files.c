@@ -6,21 +6,51 @@
 #include <unistd.h>
 #include "worker.h"
 
+#define COPY_BYTES_MAX (16u << 20) // by one request, which holds up the writers of the file
 #define OPEN_FOR_EXECVE 0x20 // the kernel's __FMODE_EXEC
+
+static void reply_attr(fuse_req_t req, const struct stat *attr)
+{
+	struct stat known = attr_to_kernel(attr);
+
+	fuse_reply_attr(req, &known, attr_timeout_s(attr));
+}
+
+// Blocks of a file with holes; if they cannot be counted, they stay unknown.
+static void count_blocks(struct worker *w, fuse_req_t req, object_t id, struct stat *attr)
+{
+	struct fs_count count = { 0 }, before;
+	int r = 0;
+
+	while (!r && !count.done) {
+		struct op *op = op_begin(w->lane);
+
+		before = count;
+		REQUEST_RUN(w, req, op, r, fs_count(op, w->frontend->fs, id, &before, &count));
+		op_end(op);
+	}
+	if (!r)
+		attr->st_blocks = (blkcnt_t)(count.pages * (PAGE_BYTES / 512));
+}
 
 void serve_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct worker *w = worker_self;
 	struct op *op = op_begin(w->lane);
+	struct timespec birth = { 0 };
 	struct stat attr;
 	int r;
 
-	REQUEST_RUN(w, req, op, r, fs_getattr(op, w->frontend->fs, ino, &attr));
+	REQUEST_RUN(w, req, op, r, fs_stat(op, w->frontend->fs, ino, &attr, &birth));
+	op_end(op);
+	w->request.birth_sec = birth.tv_sec;
+	w->request.birth_nsec = (uint32_t)birth.tv_nsec;
+	if (!r && attr.st_blocks == FS_BLOCKS_UNKNOWN)
+		count_blocks(w, req, ino, &attr);
 	if (r)
 		fuse_reply_err(req, -r);
 	else
-		fuse_reply_attr(req, &attr, attr_timeout_s(&attr));
-	op_end(op);
+		reply_attr(req, &attr);
 }
 
 static unsigned set_from_fuse(int set)
@@ -49,7 +79,9 @@ static unsigned set_from_fuse(int set)
 	for (size_t i = 0; i < sizeof map / sizeof *map; i++)
 		if (set & map[i].fuse)
 			result |= map[i].fs;
-	return result;
+	// So comes a chown() of nothing, and what takes the bits away before a fallocate() or a store to a
+	// mapping: the kernel leaves out what it thinks is ours.
+	return result ? result : FS_KILL_SUIDGID;
 }
 
 void serve_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set, struct fuse_file_info *fi)
@@ -64,7 +96,7 @@ void serve_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set, s
 	if (r)
 		fuse_reply_err(req, -r);
 	else
-		fuse_reply_attr(req, &result, attr_timeout_s(&result));
+		reply_attr(req, &result);
 	op_end(op);
 }
 
@@ -94,8 +126,16 @@ static int truncate_on_open(struct worker *w, fuse_req_t req, object_t id)
 void serve_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct worker *w = worker_self;
-	int r = fi->flags & O_TRUNC ? truncate_on_open(w, req, ino) : 0;
+	int r = 0;
 
+	if ((fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC) {
+		struct op *op = op_begin(w->lane);
+
+		REQUEST_RUN(w, req, op, r, fs_may_open(op, w->frontend->fs, ino, fi->flags));
+		op_end(op);
+	}
+	if (!r && fi->flags & O_TRUNC)
+		r = truncate_on_open(w, req, ino);
 	if (r) {
 		fuse_reply_err(req, -r);
 		return;
@@ -119,11 +159,12 @@ void serve_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, stru
 {
 	struct worker *w = worker_self;
 	struct op *op = op_begin(w->lane);
+	bool touch = !(fi->flags & O_NOATIME);
 	int r, count = 0;
 
 	if (bytes > TRANSPORT_PAYLOAD_BYTES)
 		bytes = TRANSPORT_PAYLOAD_BYTES;
-	REQUEST_RUN(w, req, op, r, fs_read(op, w->frontend->fs, ino, (uint64_t)offset, bytes, w->iov, &count));
+	REQUEST_RUN(w, req, op, r, fs_read(op, w->frontend->fs, ino, (uint64_t)offset, bytes, touch, w->iov, &count));
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else
@@ -168,6 +209,92 @@ void serve_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file
 	fuse_reply_err(req, r == -EROFS ? 0 : -r);
 }
 
+// As much as is copied before an error counts.
+void serve_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t offset, struct fuse_file_info *fi, fuse_ino_t to,
+			   off_t to_offset, struct fuse_file_info *to_fi, size_t bytes, int flags)
+{
+	struct worker *w = worker_self;
+	struct frontend *f = w->frontend;
+	size_t done = 0;
+	int r = flags ? -EINVAL : 1;
+
+	if (request_defer(w, req))
+		return;
+
+	if (bytes > COPY_BYTES_MAX)
+		bytes = COPY_BYTES_MAX;
+	while (r > 0 && done < bytes) {
+		struct op *op = op_begin(w->lane);
+
+		REQUEST_RUN(w, req, op, r, fs_copy(op, f->fs, from, (uint64_t)offset + done, to, (uint64_t)to_offset + done,
+						   bytes - done, w->reply));
+		op_end(op);
+		done += r > 0 ? (size_t)r : 0;
+	}
+	if (r >= 0 && to_fi->flags & (O_SYNC | O_DSYNC) && !f->persistent)
+		r = store_sync(f->store);
+	if (r < 0 && !done)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_write(req, done);
+}
+
+// In steps of a commit each. One that fails gives the size back, of which the kernel has not been told; the
+// kernel lets nobody else change it meanwhile.
+static int allocate(struct worker *w, fuse_req_t req, object_t id, uint64_t offset, uint64_t end, bool keep_size)
+{
+	struct fs *fs = w->frontend->fs;
+	struct stat before, after;
+	uint64_t next = offset;
+	bool grown = false;
+	struct op *op = op_begin(w->lane);
+	int r;
+
+	REQUEST_RUN(w, req, op, r, fs_getattr(op, fs, id, &before));
+	op_end(op);
+	while (!r && next < end) {
+		uint64_t at = next;
+
+		op = op_begin(w->lane);
+		REQUEST_RUN(w, req, op, r, fs_allocate(op, fs, id, at, end, keep_size, &next));
+		op_end(op);
+		grown |= !r && !keep_size && next > (uint64_t)before.st_size;
+	}
+	if (r && grown) {
+		op = op_begin(w->lane);
+		int undone;
+		REQUEST_RUN(w, req, op, undone, fs_setattr(op, fs, id, &before, FS_SET_SIZE, &after));
+		op_end(op);
+	}
+	return r;
+}
+
+void serve_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t bytes, struct fuse_file_info *fi)
+{
+	struct worker *w = worker_self;
+	uint64_t from = (uint64_t)offset, end = from + (uint64_t)bytes;
+	bool keep_size = mode & FALLOC_FL_KEEP_SIZE;
+	struct op *op;
+	int r;
+
+	switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+	case 0:
+		if (request_defer(w, req))
+			return;
+		r = allocate(w, req, ino, from, end, keep_size);
+		break;
+	case FALLOC_FL_PUNCH_HOLE:
+	case FALLOC_FL_ZERO_RANGE:
+		op = op_begin(w->lane);
+		REQUEST_RUN(w, req, op, r, fs_punch(op, w->frontend->fs, ino, from, end, keep_size));
+		op_end(op);
+		break;
+	default:
+		r = -EOPNOTSUPP;
+	}
+	fuse_reply_err(req, -r);
+}
+
 void serve_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
 {
 	struct worker *w = worker_self;
@@ -194,6 +321,8 @@ void serve_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char
 	struct op *op = op_begin(w->lane);
 	int r;
 
+	if (w->request.kill_suidgid)
+		flags |= FS_XATTR_KILL_SGID;
 	REQUEST_RUN(w, req, op, r, fs_setxattr(op, w->frontend->fs, ino, name, value, bytes, flags));
 	fuse_reply_err(req, -r);
 	op_end(op);
@@ -231,7 +360,8 @@ void serve_listxattr(fuse_req_t req, fuse_ino_t ino, size_t cap)
 
 	if (cap > TRANSPORT_PAYLOAD_BYTES)
 		cap = TRANSPORT_PAYLOAD_BYTES;
-	REQUEST_RUN(w, req, op, r, fs_listxattr(op, w->frontend->fs, ino, w->reply, cap));
+	// Root, for want of the caller's capabilities.
+	REQUEST_RUN(w, req, op, r, fs_listxattr(op, w->frontend->fs, ino, !fuse_req_ctx(req)->uid, w->reply, cap));
 	reply_xattr(req, r, w->reply, cap);
 	op_end(op);
 }

@@ -41,7 +41,8 @@ static int hot_read(struct hot *h)
 	struct op *op = op_begin(w->lane);
 	int r, count = 0;
 
-	HOT_RUN(w, op, r, fs_read(op, w->frontend->fs, h->in->nodeid, arg->offset, bytes, w->iov, &count));
+	HOT_RUN(w, op, r, fs_read(op, w->frontend->fs, h->in->nodeid, arg->offset, bytes, !(arg->flags & O_NOATIME), w->iov,
+			       &count));
 	if (r > 0)
 		r = (int)gather(w->iov, count, h->payload);
 	op_end(op);
@@ -71,8 +72,10 @@ static int hot_write(struct hot *h)
 	return sizeof(struct fuse_write_out);
 }
 
-static void fill_attr(const struct stat *attr, struct fuse_attr *ret_attr)
+static void fill_attr(const struct stat *of, struct fuse_attr *ret_attr)
 {
+	const struct stat known = attr_to_kernel(of), *attr = &known;
+
 	*ret_attr = (struct fuse_attr){
 		.ino = attr->st_ino,
 		.size = (uint64_t)attr->st_size,
@@ -102,6 +105,10 @@ static int hot_getattr(struct hot *h)
 
 	HOT_RUN(w, op, r, fs_getattr(op, w->frontend->fs, h->in->nodeid, &attr));
 	op_end(op);
+	if (!r && attr.st_blocks == FS_BLOCKS_UNKNOWN) { // they are to be counted
+		w->deferred = true;
+		r = -EAGAIN;
+	}
 	if (r)
 		return r;
 	*out = (struct fuse_attr_out){ .attr_valid = (uint64_t)attr_timeout_s(&attr) };

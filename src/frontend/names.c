@@ -8,7 +8,7 @@ static struct fuse_entry_param entry_of(const struct stat *attr)
 {
 	return (struct fuse_entry_param){
 		.ino = attr->st_ino, // object ids are never reused: no generation
-		.attr = *attr,
+		.attr = attr_to_kernel(attr),
 		.attr_timeout = attr_timeout_s(attr),
 		.entry_timeout = FOREVER_S,
 	};
@@ -106,7 +106,14 @@ void serve_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode,
 	struct op *op = op_begin(w->lane);
 	struct fuse_entry_param entry;
 	struct stat attr;
-	int r = make(w, req, op, dir, name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0, NULL, &attr);
+	struct fs_cred cred = cred_of(req);
+	int r;
+
+	mode = (mode & ~(mode_t)S_IFMT) | S_IFREG;
+	if (w->request.tmpfile)
+		REQUEST_RUN(w, req, op, r, fs_tmpfile(op, w->frontend->fs, &cred, dir, mode, &attr));
+	else
+		r = make(w, req, op, dir, name, mode, 0, NULL, &attr);
 
 	if (r) {
 		fuse_reply_err(req, -r);
@@ -115,8 +122,10 @@ void serve_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode,
 		file_info_set(fi);
 		entry = entry_of(&attr);
 		// Nobody waits: there is no file to be released.
-		if (fuse_reply_create(req, &entry, fi) == -ENOENT)
+		if (fuse_reply_create(req, &entry, fi) == -ENOENT) {
+			fs_forgotten(w->frontend->fs, attr.st_ino); // matters to what has no name
 			fs_released(w->frontend->fs, attr.st_ino);
+		}
 	}
 	op_end(op);
 }
@@ -148,9 +157,10 @@ void serve_rename(fuse_req_t req, fuse_ino_t dir, const char *name, fuse_ino_t n
 {
 	struct worker *w = worker_self;
 	struct op *op = op_begin(w->lane);
+	struct fs_cred cred = cred_of(req);
 	int r;
 
-	REQUEST_RUN(w, req, op, r, fs_rename(op, w->frontend->fs, dir, name, newdir, newname, flags));
+	REQUEST_RUN(w, req, op, r, fs_rename(op, w->frontend->fs, &cred, dir, name, newdir, newname, flags));
 	fuse_reply_err(req, -r);
 	op_end(op);
 }

@@ -46,6 +46,8 @@ const struct fuse_lowlevel_ops frontend_operations = {
 	.removexattr = serve_removexattr,
 	.create = serve_create,
 	.ioctl = serve_ioctl,
+	.fallocate = serve_fallocate,
+	.copy_file_range = serve_copy_file_range,
 	.lseek = serve_lseek,
 	// Without a handler libfuse answers ENOSYS, and the kernel does not ask again:
 	// flush, access: nothing to do; getlk, setlk, flock: the kernel does them alone.

@@ -17,8 +17,13 @@
 // The request that a worker has read last, as far as libfuse does not tell.
 struct transport_request {
 	uint64_t unique;
-	uint32_t opcode;
-	bool kill_suidgid; // WRITE, OPEN: the caller may not keep setuid and setgid
+	uint32_t opcode; // as libfuse gets it
+	bool tmpfile;    // CREATE without a name: O_TMPFILE
+	bool statx;      // GETATTR that wants the birth, too: to be put here
+	int64_t birth_sec;
+	uint32_t birth_nsec;
+	bool kill_suidgid; // WRITE, OPEN: the caller may not keep setuid and setgid; SETXATTR of an ACL: setgid
+	uint32_t cut;      // SETXATTR: bytes of its struct that libfuse does not know
 	uint64_t interrupted;       // INTERRUPT: which request
 	uint32_t offered, offered2; // INIT: flags of the kernel
 	bool want_uring;            // INIT: to be set before the answer
@@ -36,7 +41,11 @@ int transport_switch_uring_on(void);
 // answered without contention. -1 if there is none to be had (fd will do).
 int transport_clone(int fd);
 // As read(2) and writev(2), with the two above. An answer that nobody waits for any more fails with ENOENT.
-void transport_note(const void *buffer, size_t bytes, struct transport_request *ret_request);
+// Changes the opcode in the buffer, too, to one that libfuse knows.
+void transport_note(void *buffer, size_t bytes, struct transport_request *ret_request);
+// Where the request begins without what is to be cut; what is behind the struct stays in its place. (Read by
+// transport_read() it is cut already.)
+void *transport_cut(void *buffer, const struct transport_request *request);
 // Adds what libfuse cannot say to its answer.
 void transport_amend(struct iovec *iov, int count, struct transport_request *request);
 ssize_t transport_read(int fd, void *buffer, size_t bytes, struct transport_request *request);

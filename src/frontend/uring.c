@@ -113,7 +113,7 @@ struct uring {
 	pthread_mutex_t parked_lock;
 	pthread_cond_t parked_some;
 	struct uring_entry *parked, **parked_end; /* under parked_lock */
-	bool look; /* under parked_lock */        // a worker is to look for orphans
+	bool look; /* under parked_lock */        // a worker is to look for chores
 };
 
 // ---- submitting ---------------------------------------------------------------------------------
@@ -297,6 +297,8 @@ static void serve_by_libfuse(struct worker *w, struct uring_entry *e)
 	struct fuse_buf request = uring_request(e);
 
 	transport_note(request.mem, request.size, &w->request);
+	request.mem = transport_cut(request.mem, &w->request);
+	request.size -= w->request.cut;
 	fuse_session_process_buf(w->frontend->session, &request);
 }
 
@@ -312,7 +314,7 @@ static void park(struct uring *u, struct uring_entry *e)
 	pthread_mutex_unlock(&u->parked_lock);
 }
 
-static void look_for_orphans(struct uring *u)
+static void look_for_chores(struct uring *u)
 {
 	pthread_mutex_lock(&u->parked_lock);
 	u->look = true;
@@ -348,8 +350,8 @@ static void serve(struct uring_lane *l, struct uring_entry *e)
 	if (!e->answered) // one that libfuse does not answer should not come here
 		set_answer(e, EIO, 0);
 	commit(l, e);
-	if (release && fs_has_orphans(l->u->f->fs))
-		look_for_orphans(l->u);
+	if ((release && fs_has_orphans(l->u->f->fs)) || fs_has_atimes(l->u->f->fs))
+		look_for_chores(l->u);
 }
 
 // ---- a lane -------------------------------------------------------------------------------------

@@ -68,9 +68,23 @@ extern const struct fuse_lowlevel_ops frontend_operations;
 
 // But a WRITE may take setuid and setgid away, and the kernel goes on with the mode it knows. So it
 // asks again each time for files that have them.
+//
+// It asks again for files whose blocks are still to be counted, too, if somebody asks it.
 static inline double attr_timeout_s(const struct stat *attr)
 {
-	return S_ISREG(attr->st_mode) && attr->st_mode & (S_ISUID | S_ISGID) ? 0 : FOREVER_S;
+	bool suid = S_ISREG(attr->st_mode) && attr->st_mode & (S_ISUID | S_ISGID);
+
+	return suid || attr->st_blocks == FS_BLOCKS_UNKNOWN ? 0 : FOREVER_S;
+}
+
+// As the kernel is to have it.
+static inline struct stat attr_to_kernel(const struct stat *attr)
+{
+	struct stat known = *attr;
+
+	if (known.st_blocks == FS_BLOCKS_UNKNOWN)
+		known.st_blocks = known.st_size / 512;
+	return known;
 }
 
 // Runs `call`, the body of an operation (store.h), until it is final.
@@ -129,6 +143,9 @@ void serve_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, stru
 void serve_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t bytes, off_t offset,
 		 struct fuse_file_info *fi);
 void serve_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi);
+void serve_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t bytes, struct fuse_file_info *fi);
+void serve_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t offset, struct fuse_file_info *fi, fuse_ino_t to,
+			   off_t to_offset, struct fuse_file_info *to_fi, size_t bytes, int flags);
 void serve_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi);
 void serve_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t bytes, int flags);
 void serve_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t cap);

@@ -45,7 +45,7 @@ struct current { // the object whose items pass
 	struct inode_disk inode;
 	unsigned inode_bytes;
 	uint64_t xattrs, entries, stray; // stray: items that need an inode, without one
-	bool capability;
+	uint32_t flags; // as the names of xattrs want them
 	uint64_t pages, misplaced;
 	// Names of the hash that passes, to find one that is there twice.
 	uint64_t hash;
@@ -164,8 +164,8 @@ static bool size_good(const struct inode_disk *i, size_t bytes)
 
 static bool inode_good(const struct inode_disk *i, size_t bytes)
 {
-	return size_good(i, bytes) && !(i->mode & ~(S_IFMT | 07777u)) && !(i->flags & ~(uint32_t)INODE_CAPABILITY) &&
-	       !i->reserved[0] && !i->reserved[1] && !i->reserved[2] && time_good(&i->atime) && time_good(&i->mtime) &&
+	return size_good(i, bytes) && !(i->mode & ~(S_IFMT | 07777u)) && !(i->flags & ~(uint32_t)INODE_FLAGS_KNOWN) &&
+	       !i->reserved && (S_ISREG(i->mode) || !i->pages) && time_good(&i->atime) && time_good(&i->mtime) &&
 	       time_good(&i->ctime) && time_good(&i->btime) && (S_ISDIR(i->mode) || (!i->entries && !i->parent));
 }
 
@@ -230,7 +230,7 @@ static void take_name(struct fs_check *c, struct item_key key, const uint8_t *na
 
 static int take_xattr(struct fs_check *c, struct item_key key, const struct xattr_disk *x, size_t bytes)
 {
-	static const char capability[] = "security.capability";
+	char name[NAME_BYTES_MAX + 1];
 	struct hidden *h;
 
 	c->now.xattrs++;
@@ -239,8 +239,9 @@ static int take_xattr(struct fs_check *c, struct item_key key, const struct xatt
 		return 0;
 	}
 	take_name(c, key, x->name, x->name_bytes);
-	if (x->name_bytes == sizeof capability - 1 && !memcmp(x->name, capability, sizeof capability - 1))
-		c->now.capability = true;
+	memcpy(name, x->name, x->name_bytes);
+	name[x->name_bytes] = 0;
+	c->now.flags |= xattr_flag(name);
 	if (!x->object)
 		return 0;
 	h = array_add(&c->references, sizeof *h);
@@ -276,12 +277,14 @@ static void end_inode(struct fs_check *c)
 {
 	const struct current *now = &c->now;
 	const struct inode_disk *i = &now->inode;
-	bool flag = i->flags & INODE_CAPABILITY;
+	uint32_t flags = i->flags & (INODE_CAPABILITY | INODE_ACL | INODE_DEFAULT_ACL);
 
+	if (S_ISREG(i->mode) && !(i->flags & INODE_PAGES_UNSURE) && now->pages != i->pages)
+		report(c, CHECK_PAGES, now->object, now->pages, i->pages);
 	if (now->xattrs != i->xattrs)
 		report(c, CHECK_XATTRS, now->object, now->xattrs, i->xattrs);
-	if (now->capability != flag)
-		report(c, CHECK_CAPABILITY_FLAG, now->object, now->capability, flag);
+	if (now->flags != flags)
+		report(c, CHECK_XATTR_FLAGS, now->object, now->flags, flags);
 	if (S_ISLNK(i->mode) && now->pages != (now->inode_bytes == sizeof *i))
 		report(c, CHECK_SYMLINK, now->object, now->inode_bytes == sizeof *i, now->pages);
 	if (now->misplaced)

@@ -37,7 +37,7 @@ int dirent_put(struct op *op, struct item_key key, const char *name, const struc
 
 // "." and ".." come for file handles, of which the kernel knows neither parent nor whether the
 // object is still there; "." of any type of object.
-static int lookup_dots(struct op *op, object_t id, bool parent, struct stat *ret_attr)
+static int lookup_dots(struct op *op, struct fs *fs, object_t id, bool parent, struct stat *ret_attr)
 {
 	struct inode inode;
 	int r;
@@ -48,7 +48,7 @@ static int lookup_dots(struct op *op, object_t id, bool parent, struct stat *ret
 	if (!r && parent)
 		r = inode_is(&inode, S_IFDIR) ? inode_get(op, inode.disk.parent, &inode) : -ENOTDIR;
 	if (!r)
-		inode_stat(&inode, ret_attr);
+		inode_stat(fs, &inode, ret_attr);
 	return r;
 }
 
@@ -59,7 +59,7 @@ int fs_lookup(struct op *op, struct fs *fs, object_t dir, const char *name, stru
 	int r;
 
 	if (!strcmp(name, ".") || !strcmp(name, ".."))
-		return lookup_dots(op, dir, name[1], ret_attr);
+		return lookup_dots(op, fs, dir, name[1], ret_attr);
 	r = name_check(name);
 	if (!r)
 		r = op_watch(op, dir);
@@ -75,12 +75,12 @@ int fs_lookup(struct op *op, struct fs *fs, object_t dir, const char *name, stru
 	}
 	r = inode_get(op, entry.dirent.object, &inode);
 	if (!r)
-		inode_stat(&inode, ret_attr);
+		inode_stat(fs, &inode, ret_attr);
 	return r;
 }
 
-static int inode_new(struct op *op, struct fs *fs, const struct fs_cred *cred, const struct inode *dir, mode_t mode,
-		     dev_t rdev, const char *target, struct time_disk now, struct inode *ret_inode)
+int inode_new(struct op *op, struct fs *fs, const struct fs_cred *cred, const struct inode *dir, mode_t mode, dev_t rdev,
+	      const char *target, struct time_disk now, struct inode *ret_inode)
 {
 	gid_t gid = cred->gid;
 
@@ -115,6 +115,7 @@ static int inode_new(struct op *op, struct fs *fs, const struct fs_cred *cred, c
 		.gid = gid,
 		.parent = S_ISDIR(mode) ? dir->id : 0,
 		.rdev = S_ISCHR(mode) || S_ISBLK(mode) ? (uint32_t)rdev : 0,
+		.flags = dir->disk.flags & INODE_FLAGS_INHERITED,
 		.atime = now,
 		.mtime = now,
 		.ctime = now,
@@ -134,7 +135,9 @@ static int prepare_add(struct op *op, object_t dir_id, const char *name, struct 
 		return r;
 	if (ret_entry->found)
 		return -EEXIST;
-	return ret_entry->full ? -ENOSPC : 0;
+	if (ret_entry->full)
+		return -ENOSPC;
+	return inode_may_add(ret_dir);
 }
 
 int fs_make(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t dir_id, const char *name, mode_t mode,
@@ -152,6 +155,8 @@ int fs_make(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t d
 	if (!r)
 		r = inode_new(op, fs, cred, &dir, mode, rdev, target, now, &inode);
 	if (!r)
+		r = acl_inherit(op, &dir, cred->umask, &inode);
+	if (!r)
 		r = inode_put(op, &inode);
 	if (!r)
 		r = dirent_put(op, entry.key, name, &inode);
@@ -165,8 +170,35 @@ int fs_make(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t d
 	if (!r)
 		r = txn_commit(op, false);
 	if (!r)
-		inode_stat(&inode, ret_attr);
+		inode_stat(fs, &inode, ret_attr);
 	return r;
+}
+
+int fs_tmpfile(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t dir_id, mode_t mode,
+	       struct stat *ret_attr)
+{
+	struct inode dir, inode;
+	int r = dir_get(op, dir_id, &dir);
+
+	if (!r)
+		r = inode_may_add(&dir);
+	if (!r)
+		r = inode_new(op, fs, cred, &dir, mode, 0, NULL, time_now(), &inode);
+	if (!r)
+		r = acl_inherit(op, &dir, cred->umask, &inode);
+	if (r)
+		return r;
+	inode.disk.nlink = 0;
+	r = inode_put(op, &inode);
+	if (!r)
+		r = txn_put(op, item_key(OBJECT_STORE, ITEM_ORPHAN, inode.id), "", 0);
+	if (!r)
+		r = txn_commit(op, false);
+	if (r)
+		return r;
+	orphan_add_linkable(fs, inode.id);
+	inode_stat(fs, &inode, ret_attr);
+	return 0;
 }
 
 int fs_link(struct op *op, struct fs *fs, object_t id, object_t dir_id, const char *name, struct stat *ret_attr)
@@ -174,6 +206,7 @@ int fs_link(struct op *op, struct fs *fs, object_t id, object_t dir_id, const ch
 	struct time_disk now = time_now();
 	struct inode dir, inode;
 	struct chain entry;
+	bool born;
 	int r = name_check(name);
 
 	if (!r)
@@ -182,9 +215,10 @@ int fs_link(struct op *op, struct fs *fs, object_t id, object_t dir_id, const ch
 		r = inode_watch_get(op, id, &inode);
 	if (r)
 		return r;
-	if (inode_is(&inode, S_IFDIR))
+	if (inode_is(&inode, S_IFDIR) || inode_may_change(&inode))
 		return -EPERM;
-	if (!inode.disk.nlink)
+	born = !inode.disk.nlink;
+	if (born && !orphan_is_linkable(fs, id))
 		return -ENOENT; // an orphan stays one
 	if (inode.disk.nlink >= LINKS_MAX)
 		return -EMLINK;
@@ -197,11 +231,16 @@ int fs_link(struct op *op, struct fs *fs, object_t id, object_t dir_id, const ch
 		r = inode_put(op, &inode);
 	if (!r)
 		r = inode_put(op, &dir);
+	if (!r && born)
+		r = txn_delete(op, item_key(OBJECT_STORE, ITEM_ORPHAN, id));
 	if (!r)
 		r = txn_commit(op, false);
-	if (!r)
-		inode_stat(&inode, ret_attr);
-	return r;
+	if (r)
+		return r;
+	if (born)
+		orphan_remove(fs, id);
+	inode_stat(fs, &inode, ret_attr);
+	return 0;
 }
 
 int unlink_child(struct op *op, struct inode *child, struct time_disk now)
@@ -235,6 +274,10 @@ static int remove_entry(struct op *op, struct fs *fs, object_t dir_id, const cha
 	if (r)
 		return r;
 	r = inode_watch_get(op, entry.dirent.object, &child);
+	if (!r)
+		r = inode_may_change(&dir);
+	if (!r)
+		r = inode_may_change(&child);
 	if (r)
 		return r;
 	if (directory != inode_is(&child, S_IFDIR))

@@ -32,8 +32,8 @@ static int views_to_iovecs(const struct page_view *view, size_t skip, size_t byt
 	return n;
 }
 
-ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size_t bytes, struct iovec *ret_iov,
-		int *ret_iovcnt)
+ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size_t bytes, bool touch,
+		struct iovec *ret_iov, int *ret_iovcnt)
 {
 	struct page_view view[OP_PAGES_MAX];
 	size_t skip = offset % PAGE_BYTES;
@@ -58,6 +58,8 @@ ssize_t fs_read(struct op *op, struct fs *fs, object_t id, uint64_t offset, size
 		if (r)
 			return r;
 	}
+	if (touch)
+		atime_touch(fs, &inode);
 	*ret_iovcnt = views_to_iovecs(view, skip, bytes, ret_iov);
 	return (ssize_t)bytes;
 }
@@ -76,8 +78,13 @@ int fs_seek(struct op *op, struct fs *fs, object_t id, uint64_t offset, bool dat
 		r = -ENXIO;
 	if (r)
 		return r;
-	limit = ((inode.disk.size - 1) >> PAGE_SHIFT) + 1;
-	r = op_seek(op, id, offset >> PAGE_SHIFT, limit, data, &page);
+	limit = pages_of(inode.disk.size);
+	if (inode_is_dense(&inode.disk))
+		page = data ? offset >> PAGE_SHIFT : limit;
+	else if (!inode.disk.pages && !(inode.disk.flags & INODE_PAGES_UNSURE))
+		page = data ? limit : offset >> PAGE_SHIFT;
+	else
+		r = op_seek(op, id, offset >> PAGE_SHIFT, limit, data, &page);
 	if (r)
 		return r;
 	if (data && page == limit)
@@ -156,6 +163,9 @@ static int write_pages(struct op *op, struct write *w)
 }
 
 struct written {
+	struct op *op;
+	object_t id;
+	page_t first, last;
 	uint64_t end;
 	struct time_disk now;
 	bool kill_suidgid;
@@ -166,6 +176,7 @@ static void merge_written(void *value, void *arg)
 	const struct written *written = arg;
 	struct inode_disk *disk = value;
 
+	inode_count_written(written->op, written->id, disk, written->first, written->last);
 	if (disk->size < written->end)
 		disk->size = written->end;
 	disk->mtime = disk->ctime = written->now;
@@ -193,8 +204,8 @@ static int write_inode(struct op *op, struct inode *inode, struct written *writt
 ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, size_t bytes, uint64_t offset,
 		 bool kill_suidgid)
 {
-	struct written written = { offset + bytes, time_now(), kill_suidgid };
 	struct write w = { id, data, offset, offset + bytes, .first = offset >> PAGE_SHIFT };
+	struct written written = { op, id, .first = w.first, .end = w.end, .now = time_now(), .kill_suidgid = kill_suidgid };
 	struct inode inode;
 	bool overwrite;
 	int r;
@@ -206,9 +217,11 @@ ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, si
 	r = inode_get(op, id, &inode);
 	if (!r)
 		r = check_regular(&inode);
+	if (!r)
+		r = inode_may_add(&inode); // open(2) has seen to APPEND
 	if (r || !bytes)
 		return r;
-	w.last = (w.end - 1) >> PAGE_SHIFT;
+	w.last = written.last = (w.end - 1) >> PAGE_SHIFT;
 	r = is_overwrite(op, fs, &w, &overwrite);
 	if (!r)
 		r = txn_claim(op, id, w.first, (unsigned)(w.last - w.first + 1));
@@ -219,4 +232,24 @@ ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, si
 	if (!r)
 		r = txn_commit(op, overwrite);
 	return r ? r : (ssize_t)bytes;
+}
+
+// ---- copying
+
+ssize_t fs_copy(struct op *op, struct fs *fs, object_t from, uint64_t offset, object_t to, uint64_t to_offset,
+		size_t bytes, void *buffer)
+{
+	struct iovec iov[OP_PAGES_MAX];
+	ssize_t r;
+	char *at = buffer;
+	int count;
+
+	if (bytes > WRITE_BYTES_MAX)
+		bytes = WRITE_BYTES_MAX;
+	r = fs_read(op, fs, from, offset, bytes, true, iov, &count);
+	if (r <= 0)
+		return r;
+	for (int i = 0; i < count; i++)
+		at = (char *)memcpy(at, iov[i].iov_base, iov[i].iov_len) + iov[i].iov_len;
+	return fs_write(op, fs, to, buffer, (size_t)r, to_offset, true);
 }

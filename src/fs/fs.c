@@ -11,6 +11,8 @@ int fs_new(struct store *store, struct fs **ret_fs)
 		return -ENOMEM;
 	fs->store = store;
 	orphan_init(fs);
+	atime_init(fs);
+	fs_set_atime(fs, FS_ATIME_RELATIVE, true);
 	*ret_fs = fs;
 	return 0;
 }
@@ -20,6 +22,7 @@ void fs_free(struct fs *fs)
 	if (!fs)
 		return;
 	orphan_fini(fs);
+	atime_fini(fs);
 	free(fs);
 }
 
@@ -109,4 +112,15 @@ int fs_start(struct fs *fs, uid_t uid, gid_t gid)
 		r = queue_orphans(fs, lane);
 	lane_free(lane);
 	return r;
+}
+
+void fs_stop(struct fs *fs)
+{
+	struct lane *lane;
+
+	if (store_read_only(fs->store) || lane_new(fs->store, &lane))
+		return;
+	while (fs_write_atime(fs, lane, true))
+		;
+	lane_free(lane);
 }

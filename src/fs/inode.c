@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Inodes: all of an object's attributes are in its one item, which every commit puts whole.
 // atime is set at creation and by utimens, as with noatime.
+#include <fcntl.h>
+#include <linux/fs.h>
 #include <time.h>
 #include "fs_impl.h"
 
@@ -69,7 +71,7 @@ int inode_put(struct op *op, const struct inode *inode)
 	return txn_put(op, item_key(inode->id, ITEM_INODE, 0), inode->raw, inode->bytes);
 }
 
-void inode_stat(const struct inode *inode, struct stat *ret_attr)
+void inode_stat(struct fs *fs, const struct inode *inode, struct stat *ret_attr)
 {
 	const struct inode_disk *disk = &inode->disk;
 
@@ -82,13 +84,105 @@ void inode_stat(const struct inode *inode, struct stat *ret_attr)
 		.st_rdev = disk->rdev,
 		.st_size = (off_t)(S_ISDIR(disk->mode) ? disk->entries : disk->size),
 		.st_blksize = PAGE_BYTES,
-		.st_atim = time_to(disk->atime),
+		.st_atim = time_to(atime_of(fs, inode)),
 		.st_mtim = time_to(disk->mtime),
 		.st_ctim = time_to(disk->ctime),
 	};
-	// An upper bound: holes are counted too, as long as the store does not count for each object.
 	if (S_ISREG(disk->mode))
-		ret_attr->st_blocks = (blkcnt_t)((disk->size + PAGE_BYTES - 1) / PAGE_BYTES * (PAGE_BYTES / 512));
+		ret_attr->st_blocks = disk->flags & INODE_PAGES_UNSURE ? FS_BLOCKS_UNKNOWN :
+									 (blkcnt_t)(disk->pages * (PAGE_BYTES / 512));
+	else if (S_ISLNK(disk->mode) && inode->bytes == sizeof *disk)
+		ret_attr->st_blocks = PAGE_BYTES / 512;
+}
+
+// ---- pages that are no holes
+
+#define COUNT_ATTEMPTS 3u // of a file that is written to meanwhile
+
+bool inode_is_dense(const struct inode_disk *disk)
+{
+	return !(disk->flags & INODE_PAGES_UNSURE) && disk->pages == pages_of(disk->size);
+}
+
+void inode_count_written(struct op *op, object_t id, struct inode_disk *disk, page_t first, page_t last)
+{
+	page_t end = pages_of(disk->size); // what lies behind is a hole
+	uint64_t fresh = last < end ? 0 : last + 1 - (first > end ? first : end);
+
+	if (disk->flags & INODE_PAGES_UNSURE)
+		return;
+	for (page_t page = first; page <= last && page < end && !inode_is_dense(disk); page++) {
+		int known = op_page_known(op, id, page);
+
+		if (known < 0) {
+			disk->flags |= INODE_PAGES_UNSURE;
+			return;
+		}
+		fresh += !known;
+	}
+	disk->pages += fresh;
+}
+
+void inode_count_dropped(struct inode_disk *disk, page_t first, page_t end)
+{
+	page_t pages = pages_of(disk->size);
+
+	if (end > pages)
+		end = pages;
+	if (first >= end)
+		return;
+	if (first == 0 && end == pages) {
+		disk->flags &= ~(uint32_t)INODE_PAGES_UNSURE;
+		disk->pages = 0;
+	} else if (inode_is_dense(disk)) {
+		disk->pages -= end - first;
+	} else if (disk->flags & INODE_PAGES_UNSURE || disk->pages) {
+		disk->flags |= INODE_PAGES_UNSURE;
+	}
+}
+
+// Every change of the pages changes the ctime.
+static bool is_unchanged(const struct inode_disk *disk, const struct fs_count *since)
+{
+	return disk->ctime.sec == since->ctime_sec && disk->ctime.nsec == since->ctime_nsec;
+}
+
+int fs_count(struct op *op, struct fs *fs, object_t id, const struct fs_count *before, struct fs_count *ret_count)
+{
+	struct fs_count count = *before;
+	struct inode inode;
+	uint64_t pages;
+	int r;
+
+	r = inode_watch_get(op, id, &inode);
+	if (r)
+		return r;
+	count.done = !(inode.disk.flags & INODE_PAGES_UNSURE);
+	if (count.done) {
+		count.pages = inode.disk.pages;
+		*ret_count = count;
+		return 0;
+	}
+	if (count.next && !is_unchanged(&inode.disk, &count))
+		count = (struct fs_count){ .attempts = count.attempts + 1 };
+	count.ctime_sec = inode.disk.ctime.sec;
+	count.ctime_nsec = inode.disk.ctime.nsec;
+	r = op_count(op, id, count.next, &pages, &count.next);
+	if (r)
+		return r;
+	count.pages += pages;
+	count.done = count.next > PAGE_MAX;
+	// Nothing is gained by writing down what is about to change again.
+	if (count.done && count.attempts < COUNT_ATTEMPTS && !store_read_only(fs->store)) {
+		inode.disk.pages = count.pages;
+		inode.disk.flags &= ~(uint32_t)INODE_PAGES_UNSURE;
+		r = inode_put(op, &inode);
+		if (!r)
+			r = txn_commit(op, true);
+	}
+	if (!r)
+		*ret_count = count;
+	return r;
 }
 
 void inode_modified(struct inode *inode, struct time_disk now)
@@ -106,14 +200,22 @@ void inode_kill_suidgid(struct inode_disk *disk)
 		disk->mode &= ~(uint32_t)S_ISGID;
 }
 
-int fs_getattr(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr)
+int fs_stat(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr, struct timespec *ret_birth)
 {
 	struct inode inode;
 	int r = inode_get(op, id, &inode);
 
-	if (!r)
-		inode_stat(&inode, ret_attr);
+	if (!r) {
+		inode_stat(fs, &inode, ret_attr);
+		if (ret_birth)
+			*ret_birth = time_to(inode.disk.btime);
+	}
 	return r;
+}
+
+int fs_getattr(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr)
+{
+	return fs_stat(op, fs, id, ret_attr, NULL);
 }
 
 // Pages past the new end become holes, and the rest of the last one zero: bytes past the end are
@@ -156,6 +258,7 @@ static int set_size(struct op *op, struct inode *inode, uint64_t size)
 		r = shrink(op, inode, size);
 		if (r)
 			return r;
+		inode_count_dropped(&inode->disk, pages_of(size), PAGE_MAX + 1);
 	}
 	inode->disk.size = size;
 	return 0;
@@ -184,6 +287,15 @@ static void set_attributes(struct inode_disk *disk, const struct stat *attr, uns
 	disk->ctime = set & FS_SET_CTIME ? time_from(attr->st_ctim) : now;
 }
 
+// As notify_change() has it.
+static int may_set(const struct inode *inode, unsigned set)
+{
+	const unsigned much = FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_SIZE;
+	bool times = (set & FS_SET_ATIME && !(set & FS_SET_ATIME_NOW)) || (set & FS_SET_MTIME && !(set & FS_SET_MTIME_NOW));
+
+	return set & much || times ? inode_may_change(inode) : inode_may_add(inode);
+}
+
 int fs_setattr(struct op *op, struct fs *fs, object_t id, const struct stat *attr, unsigned set, struct stat *ret_attr)
 {
 	struct inode inode;
@@ -192,6 +304,8 @@ int fs_setattr(struct op *op, struct fs *fs, object_t id, const struct stat *att
 	if (!set)
 		return fs_getattr(op, fs, id, ret_attr);
 	r = inode_watch_get(op, id, &inode);
+	if (!r)
+		r = may_set(&inode, set);
 	if (r)
 		return r;
 	if (set & FS_SET_SIZE) {
@@ -205,10 +319,75 @@ int fs_setattr(struct op *op, struct fs *fs, object_t id, const struct stat *att
 			return r;
 	}
 	set_attributes(&inode.disk, attr, set);
-	r = inode_put(op, &inode);
+	r = set & FS_SET_MODE ? acl_chmod(op, &inode) : 0;
+	if (!r)
+		r = inode_put(op, &inode);
 	if (!r)
 		r = txn_commit(op, true);
-	if (!r)
-		inode_stat(&inode, ret_attr);
+	if (r)
+		return r;
+	if (set & (FS_SET_ATIME | FS_SET_ATIME_NOW))
+		atime_forget(fs, id);
+	inode_stat(fs, &inode, ret_attr);
+	return 0;
+}
+
+// ---- chattr(1)
+
+static const struct {
+	unsigned flag, inode_flag;
+} attribute_flags[] = {
+	{ FS_IMMUTABLE_FL, INODE_IMMUTABLE },
+	{ FS_APPEND_FL, INODE_APPEND },
+	{ FS_NODUMP_FL, INODE_NODUMP },
+	{ FS_NOATIME_FL, INODE_NOATIME },
+};
+#define ATTRIBUTE_FLAGS (sizeof attribute_flags / sizeof *attribute_flags)
+
+int fs_getflags(struct op *op, struct fs *fs, object_t id, unsigned *ret_flags)
+{
+	struct inode inode;
+	unsigned flags = 0;
+	int r = inode_get(op, id, &inode);
+
+	if (r)
+		return r;
+	for (size_t i = 0; i < ATTRIBUTE_FLAGS; i++)
+		if (inode.disk.flags & attribute_flags[i].inode_flag)
+			flags |= attribute_flags[i].flag;
+	*ret_flags = flags;
+	return 0;
+}
+
+int fs_setflags(struct op *op, struct fs *fs, object_t id, unsigned flags)
+{
+	struct inode inode;
+	int r = inode_watch_get(op, id, &inode);
+
+	if (r)
+		return r;
+	for (size_t i = 0; i < ATTRIBUTE_FLAGS; i++) {
+		inode.disk.flags &= ~attribute_flags[i].inode_flag;
+		if (flags & attribute_flags[i].flag)
+			inode.disk.flags |= attribute_flags[i].inode_flag;
+		flags &= ~attribute_flags[i].flag;
+	}
+	if (flags)
+		return -EOPNOTSUPP;
+	inode.disk.ctime = time_now();
+	r = inode_put(op, &inode);
+	return r ? r : txn_commit(op, true);
+}
+
+int fs_may_open(struct op *op, struct fs *fs, object_t id, int flags)
+{
+	struct inode inode;
+	int r = inode_get(op, id, &inode);
+
+	if (!r && (flags & O_ACCMODE) != O_RDONLY)
+		r = inode_may_add(&inode);
+	if (!r && inode.disk.flags & INODE_APPEND &&
+	    (((flags & O_ACCMODE) != O_RDONLY && !(flags & O_APPEND)) || flags & O_TRUNC))
+		r = -EPERM;
 	return r;
 }

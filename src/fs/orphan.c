@@ -13,6 +13,7 @@
 //
 //    An orphan both closed and forgotten goes to the queue, in whatever order the two came.
 // 3. The kernel says "forgotten" only after the reply to the unlink, thus after orphan_add().
+//    An orphan by birth (O_TMPFILE) may be given a name as long as it is open: orphan_remove().
 // 4. Without memory for a count, no orphan is dropped before the next mount.
 #include <stdlib.h>
 #include "fs_impl.h"
@@ -23,6 +24,7 @@ struct known {
 	struct known *next; // of the bucket or of the ready queue
 	unsigned opens;
 	bool orphan, forgotten;
+	bool linkable; // an orphan by birth
 };
 
 #define BUCKETS_MIN 64u
@@ -189,7 +191,7 @@ void fs_forgotten(struct fs *fs, object_t id)
 }
 
 // Without memory the object waits for the next mount, here and below.
-void orphan_add(struct fs *fs, object_t id)
+static void add(struct fs *fs, object_t id, bool linkable)
 {
 	struct known *k;
 
@@ -197,7 +199,44 @@ void orphan_add(struct fs *fs, object_t id)
 	k = get_locked(fs, id);
 	if (k && !k->orphan) {
 		k->orphan = true;
+		k->linkable = linkable;
 		atomic_fetch_add(&fs->orphans, 1);
+	}
+	pthread_mutex_unlock(&fs->lock);
+}
+
+void orphan_add(struct fs *fs, object_t id)
+{
+	add(fs, id, false);
+}
+
+void orphan_add_linkable(struct fs *fs, object_t id)
+{
+	add(fs, id, true);
+}
+
+bool orphan_is_linkable(struct fs *fs, object_t id)
+{
+	struct known **link;
+	bool linkable;
+
+	pthread_mutex_lock(&fs->lock);
+	link = find_locked(fs, id);
+	linkable = link && (*link)->linkable;
+	pthread_mutex_unlock(&fs->lock);
+	return linkable;
+}
+
+void orphan_remove(struct fs *fs, object_t id)
+{
+	struct known **link;
+
+	pthread_mutex_lock(&fs->lock);
+	link = find_locked(fs, id);
+	if (link && (*link)->orphan) {
+		(*link)->orphan = (*link)->linkable = (*link)->forgotten = false;
+		atomic_fetch_sub(&fs->orphans, 1);
+		settle_locked(fs, link);
 	}
 	pthread_mutex_unlock(&fs->lock);
 }

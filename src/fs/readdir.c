@@ -58,7 +58,7 @@ static int collect(struct op *op, object_t dir, uint64_t rest, struct batch *bat
 
 // An entry whose inode is gone keeps nlink 0: the directory has changed meanwhile, and the call
 // starts again, or it is damaged, and can be listed all the same.
-static int entry_stat(struct op *op, const struct batch_entry *entry, bool plus, struct stat *ret_attr)
+static int entry_stat(struct op *op, struct fs *fs, const struct batch_entry *entry, bool plus, struct stat *ret_attr)
 {
 	struct inode inode;
 	int r;
@@ -68,7 +68,7 @@ static int entry_stat(struct op *op, const struct batch_entry *entry, bool plus,
 		return 0;
 	r = inode_get(op, entry->object, &inode);
 	if (!r)
-		inode_stat(&inode, ret_attr);
+		inode_stat(fs, &inode, ret_attr);
 	return r == -ESTALE ? 0 : r;
 }
 
@@ -83,7 +83,7 @@ static int fill_dots(const struct inode *dir, uint64_t cookie, fs_fill_fn fill, 
 }
 
 // 1: the caller has enough.
-static int fill_batch(struct op *op, const struct batch *batch, bool plus, fs_fill_fn fill, void *arg)
+static int fill_batch(struct op *op, struct fs *fs, const struct batch *batch, bool plus, fs_fill_fn fill, void *arg)
 {
 	struct stat attr;
 	int r;
@@ -91,7 +91,7 @@ static int fill_batch(struct op *op, const struct batch *batch, bool plus, fs_fi
 	for (unsigned i = 0; i < batch->count; i++) {
 		const struct batch_entry *entry = &batch->entry[i];
 
-		r = entry_stat(op, entry, plus, &attr);
+		r = entry_stat(op, fs, entry, plus, &attr);
 		if (r)
 			return r;
 		if (fill(arg, batch->names + entry->name, &attr, entry->rest + COOKIE_FIRST))
@@ -114,11 +114,12 @@ int fs_readdir(struct op *op, struct fs *fs, object_t dir_id, uint64_t cookie, b
 		return -ENOTDIR;
 	if (cookie < COOKIE_DOTDOT && fill_dots(&dir, cookie, fill, arg))
 		return 0;
+	atime_touch(fs, &dir);
 	rest = cookie > COOKIE_DOTDOT ? cookie - COOKIE_FIRST + 1 : 0;
 	batch.limit = BATCH_FIRST;
 	do {
 		more = collect(op, dir_id, rest, &batch);
-		r = more < 0 ? more : fill_batch(op, &batch, plus, fill, arg);
+		r = more < 0 ? more : fill_batch(op, fs, &batch, plus, fill, arg);
 		if (r)
 			return r < 0 ? r : 0;
 		if (batch.count)

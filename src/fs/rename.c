@@ -55,11 +55,27 @@ static int gather(struct op *op, object_t dir, const char *name, object_t newdir
 	return r;
 }
 
+static int check_flags(const struct side *from, const struct side *to)
+{
+	int r = inode_may_change(from->dir);
+
+	if (!r)
+		r = inode_may_change(&from->child);
+	if (!r)
+		r = to->entry.found ? inode_may_change(to->dir) : inode_may_add(to->dir);
+	if (!r && to->entry.found)
+		r = inode_may_change(&to->child);
+	return r;
+}
+
 // 1: nothing to do.
 static int check(const struct rename *rename, unsigned flags)
 {
 	const struct side *from = &rename->from, *to = &rename->to;
+	int r = check_flags(from, to);
 
+	if (r)
+		return r;
 	if (from->child.id == from->dir->id || from->child.id == to->dir->id)
 		return -EINVAL;
 	if (!to->entry.found) {
@@ -95,6 +111,18 @@ static int move_child(struct op *op, struct side *from, struct side *to, struct 
 	return r ? r : dirent_put(op, to->entry.key, to->name, &from->child);
 }
 
+// What stays in the place of a name that was in a lower layer of an overlay, too.
+static int put_whiteout(struct op *op, struct fs *fs, const struct fs_cred *cred, struct side *side, struct time_disk now)
+{
+	struct inode whiteout;
+	int r = inode_new(op, fs, cred, side->dir, S_IFCHR, 0, NULL, now, &whiteout);
+
+	if (!r)
+		r = inode_put(op, &whiteout);
+	side->dir->disk.entries++;
+	return r ? r : dirent_put(op, side->entry.key, side->name, &whiteout);
+}
+
 static int replace(struct op *op, struct side *from, struct side *to, struct time_disk now)
 {
 	int r;
@@ -105,8 +133,6 @@ static int replace(struct op *op, struct side *from, struct side *to, struct tim
 		to->dir->disk.nlink--;
 	from->dir->disk.entries--;
 	r = move_child(op, from, to, now);
-	if (!r)
-		r = txn_delete(op, from->entry.key);
 	if (!r && to->entry.found)
 		r = unlink_child(op, &to->child, now);
 	return r;
@@ -119,14 +145,15 @@ static int exchange(struct op *op, struct side *from, struct side *to, struct ti
 	return r ? r : move_child(op, to, from, now);
 }
 
-int fs_rename(struct op *op, struct fs *fs, object_t dir, const char *name, object_t newdir, const char *newname,
-	      unsigned flags)
+int fs_rename(struct op *op, struct fs *fs, const struct fs_cred *cred, object_t dir, const char *name,
+	      object_t newdir, const char *newname, unsigned flags)
 {
 	struct time_disk now = time_now();
 	struct rename rename;
 	int r;
 
-	if (flags && flags != RENAME_NOREPLACE && flags != RENAME_EXCHANGE)
+	if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT) ||
+	    (flags & RENAME_EXCHANGE && flags != RENAME_EXCHANGE))
 		return -EINVAL;
 	r = name_check(name);
 	if (!r)
@@ -143,13 +170,17 @@ int fs_rename(struct op *op, struct fs *fs, object_t dir, const char *name, obje
 		r = exchange(op, &rename.from, &rename.to, now);
 	else
 		r = replace(op, &rename.from, &rename.to, now);
+	if (!r && flags & RENAME_WHITEOUT)
+		r = put_whiteout(op, fs, cred, &rename.from, now);
+	else if (!r && flags != RENAME_EXCHANGE)
+		r = txn_delete(op, rename.from.entry.key);
 	if (!r)
 		r = inode_put(op, rename.from.dir);
 	if (!r && rename.to.dir != rename.from.dir)
 		r = inode_put(op, rename.to.dir);
 	if (!r)
 		r = txn_commit(op, true);
-	if (!r && !flags && rename.to.entry.found && !rename.to.child.disk.nlink)
+	if (!r && flags != RENAME_EXCHANGE && rename.to.entry.found && !rename.to.child.disk.nlink)
 		orphan_add(fs, rename.to.child.id);
 	return r;
 }

@@ -49,6 +49,7 @@ int fs_readlink(struct op *op, struct fs *fs, object_t id, char *buffer, size_t 
 		if (!target)
 			return -EUCLEAN;
 	}
+	atime_touch(fs, &inode);
 	bytes = inode.disk.size < cap ? inode.disk.size : cap;
 	memcpy(buffer, target, bytes);
 	if (bytes < cap)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Extended attributes. A value that does not fit the item with its name is the pages of a hidden
-// object, written by the same transaction; POSIX ACLs are stored like the others.
+// object, written by the same transaction.
 //
 // Every change is a change of the inode too (count, ctime), so that a watch on the object covers
 // its hidden objects: they are written once and dropped whole.
@@ -9,12 +9,40 @@
 
 #define CAPABILITY "security.capability"
 
+uint32_t xattr_flag(const char *name)
+{
+	if (!strcmp(name, CAPABILITY))
+		return INODE_CAPABILITY;
+	if (!strcmp(name, ACL_ACCESS))
+		return INODE_ACL;
+	return !strcmp(name, ACL_DEFAULT) ? INODE_DEFAULT_ACL : 0;
+}
+
+static bool is_acl(const char *name)
+{
+	return xattr_flag(name) & (INODE_ACL | INODE_DEFAULT_ACL);
+}
+
+static int check_namespace(const char *name)
+{
+	static const char *const prefix[] = { "user.", "trusted.", "security." };
+
+	for (size_t i = 0; i < sizeof prefix / sizeof *prefix; i++)
+		if (!strncmp(name, prefix[i], strlen(prefix[i])))
+			return name[strlen(prefix[i])] ? 0 : -EINVAL;
+	return is_acl(name) ? 0 : -EOPNOTSUPP;
+}
+
 static int xattr_find(struct op *op, object_t id, const char *name, struct chain *ret_chain)
 {
 	size_t bytes = strlen(name);
+	int r;
 
 	if (!bytes || bytes > NAME_BYTES_MAX)
 		return -ERANGE;
+	r = check_namespace(name);
+	if (r)
+		return r;
 	return chain_find(op, id, ITEM_XATTR, name, bytes, ret_chain);
 }
 
@@ -69,6 +97,7 @@ ssize_t fs_getxattr(struct op *op, struct fs *fs, object_t id, const char *name,
 struct name_list {
 	char *list;
 	size_t cap, bytes; // bytes: of all names, whether they fit or not
+	bool trusted;
 };
 
 static int list_name(void *arg, struct item_key key, const void *value, size_t bytes)
@@ -80,6 +109,8 @@ static int list_name(void *arg, struct item_key key, const void *value, size_t b
 		name_report_damage(key);
 		return -EUCLEAN;
 	}
+	if (!list->trusted && xattr->name_bytes > 8 && !memcmp(xattr->name, "trusted.", 8))
+		return 0;
 	if (list->bytes + xattr->name_bytes + 1 <= list->cap) {
 		memcpy(list->list + list->bytes, xattr->name, xattr->name_bytes);
 		list->list[list->bytes + xattr->name_bytes] = 0;
@@ -88,9 +119,9 @@ static int list_name(void *arg, struct item_key key, const void *value, size_t b
 	return 0;
 }
 
-ssize_t fs_listxattr(struct op *op, struct fs *fs, object_t id, char *list, size_t cap)
+ssize_t fs_listxattr(struct op *op, struct fs *fs, object_t id, bool trusted, char *list, size_t cap)
 {
-	struct name_list names = { list, cap, 0 };
+	struct name_list names = { list, cap, 0, trusted };
 	struct inode inode;
 	int r;
 
@@ -120,28 +151,44 @@ static int write_hidden(struct op *op, object_t hidden, const char *value, size_
 	return r;
 }
 
+union xattr_value {
+	struct xattr_disk xattr;
+	uint8_t raw[ITEM_VALUE_MAX];
+};
+
+static size_t value_begin(union xattr_value *v, const char *name, object_t hidden, size_t bytes)
+{
+	size_t name_bytes = strlen(name);
+
+	v->xattr.object = hidden;
+	v->xattr.value_bytes = (uint32_t)bytes;
+	v->xattr.name_bytes = (uint8_t)name_bytes;
+	memcpy(v->raw + sizeof v->xattr, name, name_bytes);
+	return sizeof v->xattr + name_bytes;
+}
+
+int xattr_put(struct op *op, struct item_key key, const char *name, const void *value, size_t bytes)
+{
+	union xattr_value v;
+	size_t begin = value_begin(&v, name, 0, bytes);
+
+	if (bytes)
+		memcpy(v.raw + begin, value, bytes);
+	return txn_put(op, key, v.raw, begin + bytes);
+}
+
 static int put_value(struct op *op, struct fs *fs, struct item_key key, const char *name, const void *value,
 		     size_t bytes)
 {
-	union {
-		struct xattr_disk xattr;
-		uint8_t raw[ITEM_VALUE_MAX];
-	} u;
-	size_t name_bytes = strlen(name), item_bytes = sizeof u.xattr + name_bytes;
-	int r = 0;
+	union xattr_value v;
+	object_t hidden;
+	int r;
 
-	u.xattr.object = 0;
-	u.xattr.value_bytes = (uint32_t)bytes;
-	u.xattr.name_bytes = (uint8_t)name_bytes;
-	memcpy(u.raw + sizeof u.xattr, name, name_bytes);
-	if (item_bytes + bytes > sizeof u.raw) {
-		u.xattr.object = store_new_object(fs->store);
-		r = write_hidden(op, u.xattr.object, value, bytes);
-	} else if (bytes) {
-		memcpy(u.raw + item_bytes, value, bytes);
-		item_bytes += bytes;
-	}
-	return r ? r : txn_put(op, key, u.raw, item_bytes);
+	if (sizeof v.xattr + strlen(name) + bytes <= sizeof v.raw)
+		return xattr_put(op, key, name, value, bytes);
+	hidden = store_new_object(fs->store);
+	r = write_hidden(op, hidden, value, bytes);
+	return r ? r : txn_put(op, key, v.raw, value_begin(&v, name, hidden, bytes));
 }
 
 static int drop_old_value(struct op *op, const struct chain *chain)
@@ -160,35 +207,6 @@ static int check_flags(const struct chain *chain, int flags)
 	return chain->full ? -ENOSPC : 0;
 }
 
-int fs_setxattr(struct op *op, struct fs *fs, object_t id, const char *name, const void *value, size_t bytes,
-		int flags)
-{
-	struct inode inode;
-	struct chain chain;
-	int r;
-
-	if (bytes > XATTR_BYTES_MAX)
-		return -E2BIG;
-	r = inode_watch_get(op, id, &inode);
-	if (!r)
-		r = xattr_find(op, id, name, &chain);
-	if (!r)
-		r = check_flags(&chain, flags);
-	if (!r)
-		r = put_value(op, fs, chain.key, name, value, bytes);
-	if (!r)
-		r = drop_old_value(op, &chain);
-	if (r)
-		return r;
-	if (!chain.found)
-		inode.disk.xattrs++;
-	if (!strcmp(name, CAPABILITY))
-		inode.disk.flags |= INODE_CAPABILITY;
-	inode.disk.ctime = time_now();
-	r = inode_put(op, &inode);
-	return r ? r : txn_commit(op, false);
-}
-
 // The item, its value and the inode's count; the inode is put by the caller.
 static int remove_found(struct op *op, struct inode *inode, const char *name, const struct chain *chain)
 {
@@ -198,9 +216,55 @@ static int remove_found(struct op *op, struct inode *inode, const char *name, co
 		r = drop_old_value(op, chain);
 	if (inode->disk.xattrs)
 		inode->disk.xattrs--;
-	if (!strcmp(name, CAPABILITY))
-		inode->disk.flags &= ~(uint32_t)INODE_CAPABILITY;
+	inode->disk.flags &= ~xattr_flag(name);
 	return r;
+}
+
+// Likewise.
+static int put_found(struct op *op, struct fs *fs, struct inode *inode, const char *name, const void *value,
+		     size_t bytes, const struct chain *chain)
+{
+	int r = put_value(op, fs, chain->key, name, value, bytes);
+
+	if (!r)
+		r = drop_old_value(op, chain);
+	inode->disk.xattrs += !chain->found;
+	inode->disk.flags |= xattr_flag(name);
+	return r;
+}
+
+int fs_setxattr(struct op *op, struct fs *fs, object_t id, const char *name, const void *value, size_t bytes,
+		int flags)
+{
+	struct inode inode;
+	struct chain chain;
+	bool needless = false;
+	int r;
+
+	if (bytes > XATTR_BYTES_MAX)
+		return -E2BIG;
+	r = inode_watch_get(op, id, &inode);
+	if (!r)
+		r = xattr_find(op, id, name, &chain);
+	if (!r)
+		r = inode_may_change(&inode);
+	if (!r)
+		r = check_flags(&chain, flags & ~FS_XATTR_KILL_SGID);
+	if (!r && is_acl(name))
+		r = acl_prepare(&inode, name, value, bytes, &needless);
+	if (r)
+		return r;
+	if (flags & FS_XATTR_KILL_SGID && !strcmp(name, ACL_ACCESS))
+		inode.disk.mode &= ~(uint32_t)S_ISGID;
+	if (!needless)
+		r = put_found(op, fs, &inode, name, value, bytes, &chain);
+	else if (chain.found)
+		r = remove_found(op, &inode, name, &chain);
+	if (r)
+		return r;
+	inode.disk.ctime = time_now();
+	r = inode_put(op, &inode);
+	return r ? r : txn_commit(op, false);
 }
 
 int fs_removexattr(struct op *op, struct fs *fs, object_t id, const char *name)
@@ -212,6 +276,8 @@ int fs_removexattr(struct op *op, struct fs *fs, object_t id, const char *name)
 	r = inode_watch_get(op, id, &inode);
 	if (!r)
 		r = xattr_find(op, id, name, &chain);
+	if (!r)
+		r = inode_may_change(&inode);
 	if (!r && !chain.found)
 		r = -ENODATA;
 	if (!r)

@@ -57,8 +57,9 @@ enum check_kind {
 	CHECK_ORPHAN_LINKED,   // an ORPHAN item, but links
 	CHECK_ORPHAN_MISSING,  // an ORPHAN item of no object
 	CHECK_XATTRS,          // as counted, as the inode has it
-	CHECK_CAPABILITY_FLAG, // likewise
+	CHECK_XATTR_FLAGS,     // likewise
 	CHECK_SYMLINK,         // target is not there in full
+	CHECK_PAGES,           // as counted, as the inode has it
 	CHECK_PAGES_MISPLACED, // pages of what has none
 	CHECK_PAGES_PAST_END,  // page; expected: pages in all
 	CHECK_BYTES_PAST_END,  // page; expected: 0, found: the first other byte

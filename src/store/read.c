@@ -50,7 +50,7 @@ int op_fetch_node(void *arg, struct node_ref ref, unsigned level, const struct n
 		*ret_node = tier_frame_data(t, f);
 		return 0;
 	}
-	return op_fetch(op, context->root, &what, (const uint8_t **)ret_node);
+	return context->cached ? -EAGAIN : op_fetch(op, context->root, &what, (const uint8_t **)ret_node);
 }
 
 // ---- items ----------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ int op_get(struct op *op, struct item_key key, void *value, size_t cap)
 	const struct root *root = store_root(s);
 	if (!tree_may_have(root, key.object))
 		return -ENOENT;
-	struct fetch_context context = { op, root };
+	struct fetch_context context = { .op = op, .root = root };
 	int r = tree_get(&root->tree, key, op_fetch_node, &context, &found);
 	if (r)
 		return r;
@@ -136,7 +136,7 @@ static struct item_key key_after(struct item_key key)
 static int scan_merged(struct op *op, const struct root *root, struct listing *l, struct item_key from, struct item_key last,
 		       op_scan_fn fn, void *arg)
 {
-	struct fetch_context context = { op, root };
+	struct fetch_context context = { .op = op, .root = root };
 	const struct node_disk *leaf = NULL;
 	unsigned at = 0, count = 0;
 	struct item_key leaf_end = from;
@@ -249,16 +249,16 @@ static int extent_parse(struct store *s, const struct node_item *item, struct ex
 }
 
 // The extent that has `page`, or the first behind it up to last; pages 0: none.
-static int extent_find(struct op *op, const struct root *root, object_t object, page_t page, page_t last, struct extent_view *ret)
+static int extent_find_in(struct fetch_context *context, object_t object, page_t page, page_t last, struct extent_view *ret)
 {
-	struct fetch_context context = { op, root };
+	const struct tree_root *tree = &context->root->tree;
 	struct node_item item;
 	page_t floor = page < EXTENT_PAGES_MAX ? 0 : page - EXTENT_PAGES_MAX + 1;
 
-	int r = tree_floor(&root->tree, item_key(object, ITEM_EXTENT, page), item_key(object, ITEM_EXTENT, floor),
-			   op_fetch_node, &context, &item);
+	int r = tree_floor(tree, item_key(object, ITEM_EXTENT, page), item_key(object, ITEM_EXTENT, floor), op_fetch_node,
+			   context, &item);
 	if (r == 0) {
-		r = extent_parse(op->store, &item, ret);
+		r = extent_parse(context->op->store, &item, ret);
 		if (r || page < ret->first + ret->pages)
 			return r;
 	} else if (r != -ENOENT) {
@@ -267,11 +267,17 @@ static int extent_find(struct op *op, const struct root *root, object_t object, 
 	ret->pages = 0;
 	if (page >= last)
 		return 0;
-	r = tree_next(&root->tree, item_key(object, ITEM_EXTENT, page), item_key(object, ITEM_EXTENT, last), op_fetch_node,
-		      &context, &item);
+	r = tree_next(tree, item_key(object, ITEM_EXTENT, page), item_key(object, ITEM_EXTENT, last), op_fetch_node, context,
+		      &item);
 	if (r == -ENOENT)
 		return 0;
-	return r ? r : extent_parse(op->store, &item, ret);
+	return r ? r : extent_parse(context->op->store, &item, ret);
+}
+
+static int extent_find(struct op *op, const struct root *root, object_t object, page_t page, page_t last, struct extent_view *ret)
+{
+	struct fetch_context context = { .op = op, .root = root };
+	return extent_find_in(&context, object, page, last, ret);
 }
 
 static int view_block(struct op *op, const struct root *root, object_t object, page_t page, const struct extent_view *e,
@@ -359,7 +365,7 @@ int op_read(struct op *op, object_t object, page_t first, unsigned count, bool v
 }
 
 // Is the page there, without reading it? 1, 0 or an error.
-static int page_present(struct op *op, object_t object, page_t page)
+static int page_present(struct op *op, object_t object, page_t page, bool cached)
 {
 	struct store *s = op->store;
 	struct bucket *bucket;
@@ -367,16 +373,22 @@ static int page_present(struct op *op, object_t object, page_t page)
 	struct extent_view e = { 0 };
 	frame_t f = index_look(s->tier, object, page, &bucket, &version);
 	lsn_t drop = drops_newest(&s->drops, object, page, LSN_MAX);
-	const struct root *root = store_root(s);
+	struct fetch_context context = { .op = op, .root = store_root(s), .cached = cached };
 
 	if (f != FRAME_NONE)
 		return s->tier->frame[f].lsn >= drop;
-	if (!tree_may_have(root, object))
+	if (!tree_may_have(context.root, object))
 		return 0;
-	int r = extent_find(op, root, object, page, page, &e);
+	int r = extent_find_in(&context, object, page, page, &e);
 	if (r)
 		return r;
 	return e.pages && e.birth >= drop && !(e.flags & EXTENT_UNWRITTEN);
+}
+
+int op_page_known(struct op *op, object_t object, page_t page)
+{
+	int r = page_present(op, object, page, true);
+	return r < 0 ? -EAGAIN : r;
 }
 
 // The first page of the object in [from, limit) that the tier holds. The index has no order: this
@@ -425,7 +437,7 @@ int op_seek(struct op *op, object_t object, page_t from, page_t limit, bool data
 		return tree_next_page(op, object, from, page, ret_page);
 	}
 	for (; from < limit; from++) {
-		int r = page_present(op, object, from);
+		int r = page_present(op, object, from, false);
 		if (r < 0)
 			return r;
 		if (r == 0)
@@ -433,4 +445,64 @@ int op_seek(struct op *op, object_t object, page_t from, page_t limit, bool data
 	}
 	*ret_page = from;
 	return 0;
+}
+
+// ---- counting -------------------------------------------------------------------------------------
+
+#define COUNT_EXTENTS 2048u // looked at by one call
+
+// Live pages of extents in [from, limit); *ret_next is where it stopped for having seen enough, or limit.
+static int count_tree(struct op *op, const struct root *root, object_t object, page_t from, page_t limit,
+		      uint64_t *ret_pages, page_t *ret_next)
+{
+	uint64_t pages = 0;
+	struct extent_view e;
+
+	for (unsigned seen = 0; from < limit && seen < COUNT_EXTENTS && tree_may_have(root, object); seen++) {
+		int r = extent_find(op, root, object, from, limit - 1, &e);
+		if (r)
+			return r;
+		if (e.pages == 0)
+			from = limit;
+		for (page_t page = from > e.first ? from : e.first; from < limit && page < e.first + e.pages && page < limit; page++)
+			pages += !(e.flags & EXTENT_UNWRITTEN) &&
+				 e.birth >= drops_newest(&op->store->drops, object, page, LSN_MAX);
+		if (from < limit)
+			from = e.first + e.pages < limit ? e.first + e.pages : limit;
+	}
+	*ret_pages = pages;
+	*ret_next = tree_may_have(root, object) ? from : limit;
+	return 0;
+}
+
+// Live pages of the tier in [from, limit) that no live extent has.
+static int count_tier(struct op *op, const struct root *root, object_t object, page_t from, page_t limit, uint64_t *pages)
+{
+	struct store *s = op->store;
+
+	for (frame_t f = 0; f < s->tier->frames; f++) {
+		const struct frame *fr = &s->tier->frame[f];
+		struct extent_view e = { 0 };
+		if (frame_place(frame_state(fr)) != FRAME_INDEXED || fr->object != object || fr->page < from || fr->page >= limit)
+			continue;
+		lsn_t drop = drops_newest(&s->drops, object, fr->page, LSN_MAX);
+		if (fr->lsn < drop)
+			continue;
+		int r = tree_may_have(root, object) ? extent_find(op, root, object, fr->page, fr->page, &e) : 0;
+		if (r)
+			return r;
+		*pages += !e.pages || e.flags & EXTENT_UNWRITTEN || e.birth < drop;
+	}
+	return 0;
+}
+
+// What an epoch writes in between may leave the tier before it is looked for there: then once more.
+int op_count(struct op *op, object_t object, page_t from, uint64_t *ret_pages, page_t *ret_next)
+{
+	const struct root *root = store_root(op->store);
+	int r = count_tree(op, root, object, from, PAGE_MAX + 1, ret_pages, ret_next);
+
+	if (!r)
+		r = count_tier(op, root, object, from, *ret_next, ret_pages);
+	return !r && store_root(op->store) != root ? op_conflict(op) : r;
 }

@@ -109,6 +109,12 @@ struct page_view {
 int op_read(struct op *op, object_t object, page_t first, unsigned count, bool verify, struct page_view *ret_views);
 // The next page >= from that is not a hole (data) or is one (!data), below limit; limit if none.
 int op_seek(struct op *op, object_t object, page_t from, page_t limit, bool data, page_t *ret_page);
+// Is the page there (1) or a hole (0)? -EAGAIN: the backing would have to be asked. Waits for nothing, so
+// that merge() (below) may ask it about its own object.
+int op_page_known(struct op *op, object_t object, page_t page);
+// Counts the pages >= from that are no holes, up to *ret_next, which is PAGE_MAX + 1 at the end: as
+// many as one operation can look at.
+int op_count(struct op *op, object_t object, page_t from, uint64_t *ret_pages, page_t *ret_next);
 void *op_scratch(struct op *op, unsigned i); // zeroed 4 KiB, i < 4, until op_again()/op_end()
 
 // ---- transactions -----------------------------------------------------------------------------
@@ -117,6 +123,7 @@ void *op_scratch(struct op *op, unsigned i); // zeroed 4 KiB, i < 4, until op_ag
 // To be called once, before all else of the transaction: claims a frame for each of the pages to be
 // written, [first, first + count) of object.
 int txn_claim(struct op *op, object_t object, page_t first, unsigned count);
+int txn_claim_two(struct op *op, object_t object, page_t one, page_t other); // instead; may be the same one
 // data is copied now (unless the op must start again). base: the view that data was made from,
 // NULL if the whole page is replaced blindly.
 int txn_page(struct op *op, object_t object, page_t page, const void *data, const struct page_view *base);

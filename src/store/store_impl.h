@@ -321,6 +321,7 @@ void txn_reset(struct op *op);
 struct fetch_context { // for walk.h
 	struct op *op;
 	const struct root *root;
+	bool cached; // from the tier alone: -EAGAIN
 };
 int op_fetch_node(void *arg, struct node_ref ref, unsigned level, const struct node_disk **ret_node);
 static inline struct root *store_root(struct store *s) { return atomic_load_explicit(&s->root, memory_order_acquire); }

@@ -28,24 +28,20 @@ void txn_reset(struct op *op)
 
 // ---- building -----------------------------------------------------------------------------------
 
-int txn_claim(struct op *op, object_t object, page_t first, unsigned count)
+// Replacing a dirty page that no epoch holds is frame-neutral.
+static bool page_is_fresh(struct store *s, object_t object, page_t page, lsn_t cut)
 {
-	struct store *s = op->store;
 	struct bucket *bucket;
 	uint32_t version;
-	uint64_t fresh = 0;
-	lsn_t cut = atomic_load(&s->cut);
+	frame_t f = index_look(s->tier, object, page, &bucket, &version);
+	return f == FRAME_NONE || !(frame_state(&s->tier->frame[f]) & FRAME_DIRTY) || s->tier->frame[f].lsn <= cut;
+}
 
-	if (s->read_only)
-		return -EROFS;
-	if (count > OP_PAGES_MAX)
-		return -EINVAL;
-	for (unsigned i = 0; i < count; i++) {
-		frame_t f = index_look(s->tier, object, first + i, &bucket, &version);
-		// Replacing a dirty page that no epoch holds is frame-neutral.
-		if (f == FRAME_NONE || !(frame_state(&s->tier->frame[f]) & FRAME_DIRTY) || s->tier->frame[f].lsn <= cut)
-			fresh++;
-	}
+// Frames for `count` pages, `fresh` of which add to the dirty ones.
+static int claim_frames(struct op *op, unsigned count, uint64_t fresh)
+{
+	struct store *s = op->store;
+
 	op->frames_wanted = count;
 	op->dirty_wanted = fresh;
 	if (fresh && atomic_load(&s->degraded))
@@ -67,6 +63,33 @@ int txn_claim(struct op *op, object_t object, page_t first, unsigned count)
 		op->dirty_claim = fresh;
 	}
 	return 0;
+}
+
+int txn_claim(struct op *op, object_t object, page_t first, unsigned count)
+{
+	struct store *s = op->store;
+	uint64_t fresh = 0;
+	lsn_t cut = atomic_load(&s->cut);
+
+	if (s->read_only)
+		return -EROFS;
+	if (count > OP_PAGES_MAX)
+		return -EINVAL;
+	for (unsigned i = 0; i < count; i++)
+		fresh += page_is_fresh(s, object, first + i, cut);
+	return claim_frames(op, count, fresh);
+}
+
+int txn_claim_two(struct op *op, object_t object, page_t one, page_t other)
+{
+	struct store *s = op->store;
+	lsn_t cut = atomic_load(&s->cut);
+
+	if (one == other)
+		return txn_claim(op, object, one, 1);
+	if (s->read_only)
+		return -EROFS;
+	return claim_frames(op, 2, page_is_fresh(s, object, one, cut) + (uint64_t)page_is_fresh(s, object, other, cut));
 }
 
 int txn_page(struct op *op, object_t object, page_t page, const void *data, const struct page_view *base)

@@ -11,6 +11,7 @@
 #define WATCHES_MAX 64u
 #define ITEMS_MAX 80u
 #define DROPS_MAX 8u
+#define COUNT_AT_ONCE 3u
 
 enum change_kind { CHANGE_PUT, CHANGE_DELETE, CHANGE_UPDATE };
 struct change {
@@ -50,7 +51,7 @@ struct op {
 	unsigned watches, changes, pages, drops;
 	bool claimed;
 	object_t claim_object;
-	page_t claim_first;
+	page_t claim_first, claim_other; // claim_other: of two, else the first
 	unsigned claim_count;
 	struct held *held;
 	void *scratch[4];
@@ -373,6 +374,27 @@ int op_seek(struct op *op, object_t object, page_t from, page_t limit, bool data
 	return 0;
 }
 
+int op_page_known(struct op *op, object_t object, page_t page)
+{
+	return op->store->forgetful ? -EAGAIN : !!fake_store_page(op->store, object, page);
+}
+
+int op_count(struct op *op, object_t object, page_t from, uint64_t *ret_pages, page_t *ret_next)
+{
+	unsigned at = page_at(op->store, object, from), end = page_at(op->store, object, PAGE_MAX + 1);
+	int r = enter(op);
+
+	if (r)
+		return r;
+	*ret_next = PAGE_MAX + 1;
+	if (end - at > COUNT_AT_ONCE) {
+		end = at + COUNT_AT_ONCE;
+		*ret_next = op->store->page[end].page;
+	}
+	*ret_pages = end - at;
+	return 0;
+}
+
 void *op_scratch(struct op *op, unsigned i)
 {
 	assert(i < 4);
@@ -388,17 +410,25 @@ int txn_claim(struct op *op, object_t object, page_t first, unsigned count)
 	assert(!op->claimed && !op->changes && !op->pages && !op->drops && count && count <= OP_PAGES_MAX);
 	op->claimed = true;
 	op->claim_object = object;
-	op->claim_first = first;
+	op->claim_first = op->claim_other = first;
 	op->claim_count = count;
 	return enter(op);
+}
+
+int txn_claim_two(struct op *op, object_t object, page_t one, page_t other)
+{
+	int r = txn_claim(op, object, one, 1);
+
+	op->claim_other = other;
+	return r;
 }
 
 int txn_page(struct op *op, object_t object, page_t page, const void *data, const struct page_view *base)
 {
 	struct new_page *p;
 
-	assert(op->claimed && object == op->claim_object && page >= op->claim_first &&
-	       page - op->claim_first < op->claim_count && op->pages < OP_PAGES_MAX);
+	assert(op->claimed && object == op->claim_object && op->pages < OP_PAGES_MAX &&
+	       (page == op->claim_other || (page >= op->claim_first && page - op->claim_first < op->claim_count)));
 	for (unsigned i = 0; i < op->pages; i++)
 		assert(op->page[i]->page != page);
 	p = op->page[op->pages++] = hold(op, sizeof *p);
@@ -495,10 +525,6 @@ static void apply_change(struct store *s, const struct change *c)
 		erase(s->item, &s->items, at, sizeof *s->item);
 		return;
 	}
-	if (c->kind == CHANGE_UPDATE) {
-		c->merge(s->item[at].value, c->arg);
-		return;
-	}
 	if (!there) {
 		s->item = insert(s->item, &s->items, at, sizeof *s->item);
 		s->item[at].key = c->key;
@@ -543,12 +569,18 @@ int txn_commit(struct op *op, bool may_use_reserve)
 	}
 	s->clock++;
 	s->commits++;
+	for (unsigned i = 0; i < op->changes; i++) // before the pages are switched
+		if (op->change[i].kind == CHANGE_UPDATE) {
+			op->change[i].merge(s->item[item_at(s, op->change[i].key)].value, op->change[i].arg);
+			*object_version(s, op->change[i].key.object) = s->clock;
+		}
 	for (unsigned i = 0; i < op->drops; i++)
 		apply_drop(s, &op->drop[i]);
 	for (unsigned i = 0; i < op->pages; i++)
 		apply_page(s, op->page[i]);
 	for (unsigned i = 0; i < op->changes; i++)
-		apply_change(s, &op->change[i]);
+		if (op->change[i].kind != CHANGE_UPDATE)
+			apply_change(s, &op->change[i]);
 	op->committed = true;
 	return 0;
 }

@@ -35,6 +35,7 @@ struct store {
 	// Set by tests at will.
 	bool read_only;
 	uint64_t available; // blocks; 0: commits that may not use the reserve get -ENOSPC
+	bool forgetful;     // op_page_known() knows nothing
 	unsigned fail_at;   // the call on an op, from 1, that returns fail_error; 0: none
 	int fail_error;
 	void (*meanwhile)(void *arg); // what others do, once: before the next commit,

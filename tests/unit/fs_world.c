@@ -73,7 +73,7 @@ int remove_directory(object_t dir, const char *name)
 
 int rename_name(object_t dir, const char *name, object_t newdir, const char *newname, unsigned flags)
 {
-	return RUN(fs_rename(op, w.fs, dir, name, newdir, newname, flags));
+	return RUN(fs_rename(op, w.fs, &cred, dir, name, newdir, newname, flags));
 }
 
 int write_at(object_t id, const void *data, size_t bytes, uint64_t offset)
@@ -110,7 +110,7 @@ int read_at(object_t id, char *buffer, size_t bytes, uint64_t offset)
 	struct iovec iov[OP_PAGES_MAX];
 	int count = 0;
 
-	return RUN_LANE(w.lane, fs_read(op, w.fs, id, offset, bytes, iov, &count), copy_out(r_, iov, count, buffer));
+	return RUN_LANE(w.lane, fs_read(op, w.fs, id, offset, bytes, true, iov, &count), copy_out(r_, iov, count, buffer));
 }
 
 void assert_bytes(object_t id, uint64_t from, uint64_t to, int byte)
@@ -149,7 +149,7 @@ int get_xattr(object_t id, const char *name, void *value, size_t cap)
 
 int list_xattr(object_t id, char *list, size_t cap)
 {
-	return RUN(fs_listxattr(op, w.fs, id, list, cap));
+	return RUN(fs_listxattr(op, w.fs, id, true, list, cap));
 }
 
 int remove_xattr(object_t id, const char *name)
@@ -219,7 +219,8 @@ static void check_name_key(const struct fake_item *item, const uint8_t *name, un
 
 struct tally { // of what items say about one object
 	unsigned names, subdirectories, entries, xattrs;
-	bool orphan, capability, hidden;
+	uint32_t flags;
+	bool orphan, hidden;
 };
 
 static struct tally count_object(object_t id)
@@ -231,6 +232,7 @@ static struct tally count_object(object_t id)
 		const struct dirent_disk *dirent = (const void *)item->value;
 		const struct xattr_disk *xattr = (const void *)item->value;
 		bool own = item->key.object == id;
+		char name[NAME_BYTES_MAX + 1];
 
 		switch (item_key_type(item->key)) {
 		case ITEM_DIRENT:
@@ -245,7 +247,9 @@ static struct tally count_object(object_t id)
 			assert_true(xattr_valid(xattr, item->bytes));
 			t.xattrs += own;
 			t.hidden |= xattr->object == id;
-			t.capability |= own && xattr->name_bytes == 19 && !memcmp(xattr->name, "security.capability", 19);
+			memcpy(name, xattr->name, xattr->name_bytes);
+			name[xattr->name_bytes] = 0;
+			t.flags |= own ? xattr_flag(name) : 0;
 			if (own)
 				check_name_key(item, xattr->name, xattr->name_bytes);
 			break;
@@ -259,13 +263,24 @@ static struct tally count_object(object_t id)
 	return t;
 }
 
+static unsigned count_pages(object_t id)
+{
+	unsigned pages = 0;
+
+	for (unsigned i = 0; i < w.store->pages; i++)
+		pages += w.store->page[i].object == id;
+	return pages;
+}
+
 static void check_inode(object_t id, const struct inode_disk *disk)
 {
 	struct tally t = count_object(id);
 
 	assert_int_equal(disk->xattrs, t.xattrs);
-	assert_int_equal(!!(disk->flags & INODE_CAPABILITY), t.capability);
+	assert_int_equal(disk->flags & (INODE_CAPABILITY | INODE_ACL | INODE_DEFAULT_ACL), t.flags);
 	assert_int_equal(disk->nlink == 0, t.orphan);
+	if (!(disk->flags & INODE_PAGES_UNSURE))
+		assert_int_equal(S_ISREG(disk->mode) ? disk->pages : 0, S_ISREG(disk->mode) ? count_pages(id) : 0);
 	if (S_ISDIR(disk->mode)) {
 		assert_int_equal(disk->entries, t.entries);
 		assert_int_equal(t.names, disk->nlink && id != OBJECT_ROOT);

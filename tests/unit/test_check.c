@@ -343,6 +343,72 @@ static void assert_kinds(const char *name, const enum check_kind *kinds)
 	}
 }
 
+// ---- the count of pages ---------------------------------------------------------------------------------
+
+#define SPARSE_PAGES 1500u
+
+static uint64_t pages_counted(object_t id)
+{
+	struct fs_count count = { 0 }, before;
+
+	while (!count.done) {
+		before = count;
+		assert_int_equal(RUN(fs_count(op, fs, id, &before, &count)), 0);
+	}
+	return count.pages;
+}
+
+static void sparse_change(object_t id, bool *there, uint64_t random)
+{
+	static const char data[32 * PAGE_BYTES] = { 'x' };
+	page_t first = (random >> 8) % (SPARSE_PAGES - 32), count = 1 + (random >> 24) % 31, page;
+	const struct stat cut = { .st_size = (off_t)(first * PAGE_BYTES) };
+	uint64_t bytes = count * PAGE_BYTES, offset = first * PAGE_BYTES;
+	struct stat st;
+
+	if (random % 16 == 0) {
+		assert_int_equal(RUN(fs_setattr(op, fs, id, &cut, FS_SET_SIZE, &st)), 0);
+		count = SPARSE_PAGES - first;
+	} else if (random % 16 < 7) {
+		assert_int_equal(RUN(fs_punch(op, fs, id, offset, offset + bytes, true)), 0);
+	} else {
+		assert_int_equal(RUN(fs_write(op, fs, id, data, bytes, offset, true)), (int)bytes);
+	}
+	for (page = first; page < first + count; page++)
+		there[page] = random % 16 >= 7;
+}
+
+// Through write-back, eviction and a crash; the backing is larger than the tier.
+static void test_pages_of_a_sparse_file_are_counted(void **state)
+{
+	static bool there[SPARSE_PAGES];
+	uint64_t random = 7;
+	object_t id;
+
+	images_put(tier_image, backing_image);
+	open_fs();
+	id = make(OBJECT_ROOT, "sparse", S_IFREG | 0644, NULL);
+	for (unsigned i = 0; i < 3000; i++) {
+		random = random * UINT64_C(6364136223846793005) + 1442695040888963407u;
+		sparse_change(id, there, random >> 16);
+		if (i % 97 == 0)
+			assert_int_equal(store_sync(store), 0);
+		if (i % 31 == 0) {
+			uint64_t expected = 0;
+			for (page_t page = 0; page < SPARSE_PAGES; page++)
+				expected += there[page];
+			assert_int_equal(pages_counted(id), expected);
+		}
+		if (i % 500 == 499) {
+			close_fs(i % 1000 < 500);
+			open_fs();
+		}
+	}
+	close_fs(false);
+	assert_int_equal(run_check(false, false), 0);
+	assert_int_equal(founds, 0);
+}
+
 // ---- nothing to find ------------------------------------------------------------------------------------
 
 static void test_clean_pair_has_no_findings(void **state)
@@ -864,6 +930,8 @@ static int no_root(struct op *op) { return delete_item(op, item_key(OBJECT_ROOT,
 static int no_orphan(struct op *op) { return delete_item(op, item_key(OBJECT_STORE, ITEM_ORPHAN, orphan)); }
 static int pages_of_directory(struct op *op) { return put_page(op, sub, 0); }
 static int pages_of_nothing(struct op *op) { return put_page(op, store_new_object(store), 0); }
+static void more_pages(struct inode *i) { i->disk.pages++; }
+static int page_count(struct op *op) { return put_inode(op, big, more_pages); }
 static int page_behind(struct op *op) { return put_page(op, big, 310); }
 static int target_twice(struct op *op) { return put_page(op, symlink_long, 1); }
 static int missing_orphan(struct op *op)
@@ -919,7 +987,7 @@ static const struct {
 	{ "entries", entries, { CHECK_ENTRIES, END } },
 	{ "xattrs", xattrs, { CHECK_XATTRS, END } },
 	{ "parent", parent, { CHECK_PARENT, END } },
-	{ "capability flag", flag, { CHECK_CAPABILITY_FLAG, END } },
+	{ "capability flag", flag, { CHECK_XATTR_FLAGS, END } },
 	{ "malformed inode", malformed, { CHECK_INODE_MALFORMED, END } },
 	{ "pages past the end", pages_past_end, { CHECK_PAGES_PAST_END, END } },
 	{ "bytes past the end", bytes_past_end, { CHECK_BYTES_PAST_END, END } },
@@ -939,7 +1007,8 @@ static const struct {
 	{ "orphan that is not there", missing_orphan, { CHECK_ORPHAN_MISSING, END } },
 	{ "pages of a directory", pages_of_directory, { CHECK_PAGES_MISPLACED, END } },
 	{ "pages of nothing", pages_of_nothing, { CHECK_HIDDEN_LEAKED, END } },
-	{ "page behind", page_behind, { CHECK_PAGES_PAST_END, END } },
+	{ "page behind", page_behind, { CHECK_PAGES_PAST_END, CHECK_PAGES, END } },
+	{ "number of pages", page_count, { CHECK_PAGES, END } },
 	{ "symlink with two pages", target_twice, { CHECK_SYMLINK, CHECK_PAGES_PAST_END, END } },
 	{ "symlink without its page", no_target, { CHECK_SYMLINK, END } },
 	{ "xattr without its value", no_value, { CHECK_HIDDEN_MISSING, END } },
@@ -1113,6 +1182,7 @@ int main(void)
 		cmocka_unit_test(test_finding_names_the_entry),
 		cmocka_unit_test(test_path_of_a_directory),
 		cmocka_unit_test(test_used_blocks_of_a_full_group),
+		cmocka_unit_test(test_pages_of_a_sparse_file_are_counted),
 		cmocka_unit_test(test_any_bit),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

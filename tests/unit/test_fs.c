@@ -168,8 +168,17 @@ static void damaged_items_are_refused(void **state)
 
 // ---- restarts and errors at every call ----------------------------------------------------------
 
+// Owner, mask and others, and user 1; the value of both kinds.
+static const struct {
+	uint32_t version;
+	struct {
+		uint16_t tag, perm;
+		uint32_t id;
+	} entry[5];
+} acl = { 2, { { 1, 7, 0 }, { 2, 7, 1 }, { 4, 7, 0 }, { 16, 5, 0 }, { 32, 1, 0 } } };
+
 // What they work on; the same ids in every run.
-static object_t dir, two, f, g, symlink_, unlinked;
+static object_t dir, two, f, g, symlink_, unlinked, guarded;
 static char big[20000], got[20000];
 
 static void prepare(void)
@@ -188,6 +197,9 @@ static void prepare(void)
 	unlinked = file(dir, "unlinked");
 	set_xattr(unlinked, "user.big", big, sizeof big, 0);
 	unlink_name(dir, "unlinked");
+	guarded = directory(OBJECT_ROOT, "guarded");
+	set_xattr(guarded, ACL_ACCESS, &acl, sizeof acl, 0);
+	set_xattr(guarded, ACL_DEFAULT, &acl, sizeof acl, 0);
 	memset(got, 0, sizeof got);
 }
 
@@ -241,6 +253,35 @@ static int run_write_tight(void)
 	w.store->available = 1u << 20;
 	return r;
 }
+static int run_allocate(void)
+{
+	uint64_t next;
+
+	return RUN(fs_allocate(op, w.fs, g, 100, 200000, false, &next));
+}
+static int run_punch(void) { return RUN(fs_punch(op, w.fs, f, 100, 9000, true)); }
+static int run_punch_capability(void) { return RUN(fs_punch(op, w.fs, g, 100, 20000, false)); }
+static int run_tmpfile(void) { return RUN(fs_tmpfile(op, w.fs, &cred, dir, S_IFREG | 0600, &got_attr)); }
+static int run_whiteout(void) { return rename_name(dir, "f", two, "new", RENAME_WHITEOUT); }
+static int run_whiteout_over(void) { return rename_name(dir, "f", two, "g", RENAME_WHITEOUT); }
+static int run_copy(void)
+{
+	static char buffer[MIB];
+
+	return RUN(fs_copy(op, w.fs, f, 5, g, 100, 10000, buffer));
+}
+static int run_getflags(void)
+{
+	unsigned flags;
+
+	return RUN(fs_getflags(op, w.fs, f, &flags));
+}
+static int run_setflags(void) { return RUN(fs_setflags(op, w.fs, f, 0x40)); }
+static int run_may_open(void) { return RUN(fs_may_open(op, w.fs, f, 1)); }
+static int run_set_acl(void) { return set_xattr(f, ACL_ACCESS, &acl, sizeof acl, 0); }
+static int run_set_default_acl(void) { return set_xattr(two, ACL_DEFAULT, &acl, sizeof acl, 0); }
+static int run_inherit(void) { return make(guarded, "new", S_IFDIR | 0700); }
+static int run_chmod_acl(void) { return RUN(fs_setattr(op, w.fs, guarded, &new_attr, FS_SET_MODE, &got_attr)); }
 static int run_seek(void)
 {
 	uint64_t offset;
@@ -282,6 +323,20 @@ static const struct scenario {
 	{ "write", run_write },
 	{ "write capability", run_write_capability },
 	{ "write tight", run_write_tight },
+	{ "allocate", run_allocate },
+	{ "punch", run_punch },
+	{ "punch capability", run_punch_capability },
+	{ "tmpfile", run_tmpfile },
+	{ "whiteout", run_whiteout },
+	{ "whiteout over", run_whiteout_over },
+	{ "copy", run_copy },
+	{ "getflags", run_getflags },
+	{ "setflags", run_setflags },
+	{ "may open", run_may_open },
+	{ "set acl", run_set_acl },
+	{ "set default acl", run_set_default_acl },
+	{ "inherit", run_inherit },
+	{ "chmod acl", run_chmod_acl },
 	{ "seek", run_seek },
 	{ "setxattr", run_setxattr },
 	{ "setxattr big", run_setxattr_big },

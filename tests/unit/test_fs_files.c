@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Objects: content, attributes, symlinks, extended attributes.
+#include <time.h>
 #include "fs_world.h"
 
 // ---- content ------------------------------------------------------------------------------------
@@ -42,6 +43,181 @@ static void write_past_the_end_leaves_holes(void **state)
 	assert_int_equal(w.store->pages, 1);
 	assert_bytes(f, 0, 100000, 0);
 	assert_bytes(f, 100000, 100010, 'x');
+}
+
+static uint64_t blocks_of(object_t id)
+{
+	struct fs_count count = { 0 }, before;
+
+	if (attr_of(id).st_blocks != FS_BLOCKS_UNKNOWN)
+		return (uint64_t)attr_of(id).st_blocks;
+	while (!count.done) {
+		before = count;
+		assert_int_equal(RUN(fs_count(op, w.fs, id, &before, &count)), 0);
+	}
+	assert_int_equal(attr_of(id).st_blocks, count.pages * 8); // written down
+	return count.pages * 8;
+}
+
+static void blocks_are_those_that_are_there(void **state)
+{
+	object_t f = file(OBJECT_ROOT, "f");
+
+	for (unsigned forgetful = 0; forgetful < 2; forgetful++) {
+		w.store->forgetful = forgetful;
+		assert_int_equal(truncate_to(f, 0), 0);
+		assert_int_equal(blocks_of(f), 0);
+		assert_int_equal(fill_at(f, 'x', 10000, 0), 10000);
+		assert_int_equal(attr_of(f).st_blocks, 3 * 8);
+		assert_int_equal(fill_at(f, 'x', 10000, 5000), 10000); // partly behind the end
+		assert_int_equal(attr_of(f).st_blocks, 4 * 8);
+		assert_int_equal(fill_at(f, 'x', 1, 100000), 1); // with a hole before it
+		assert_int_equal(attr_of(f).st_blocks, 5 * 8);
+		assert_int_equal(fill_at(f, 'x', 8192, 12288), 8192); // one page there, one not
+		assert_int_equal(blocks_of(f), 6 * 8);
+		assert_int_equal(truncate_to(f, 20000), 0);
+		assert_int_equal(blocks_of(f), 5 * 8);
+		assert_int_equal(truncate_to(f, 1000000), 0);
+		assert_int_equal(blocks_of(f), 5 * 8);
+		assert_int_equal(truncate_to(f, 5000), 0);
+		assert_int_equal(blocks_of(f), 2 * 8);
+		assert_int_equal(truncate_to(f, 4096), 0);
+		assert_int_equal(attr_of(f).st_blocks, 8);
+	}
+}
+
+static void write_a_page(void *arg)
+{
+	object_t f = *(object_t *)arg;
+
+	assert_int_equal(RUN_OTHER(fs_write(op, w.fs, f, "y", 1, 50 * PAGE_BYTES, true)), 1);
+}
+
+static void blocks_are_counted_again_after_a_write(void **state)
+{
+	struct fs_count count[3] = { 0 };
+	object_t f = file(OBJECT_ROOT, "f");
+
+	w.store->forgetful = true;
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(fill_at(f, 'x', 1, (5 - i) * 10 * PAGE_BYTES), 1);
+	assert_int_equal(attr_of(f).st_blocks, FS_BLOCKS_UNKNOWN);
+	assert_int_equal(RUN(fs_count(op, w.fs, f, &count[0], &count[1])), 0);
+	assert_false(count[1].done);
+	write_a_page(&f);
+	assert_int_equal(RUN(fs_count(op, w.fs, f, &count[1], &count[2])), 0);
+	assert_int_equal(count[2].attempts, 1);
+	assert_int_equal(blocks_of(f), 5 * 8);
+}
+
+static int copy(object_t from, uint64_t offset, object_t to, uint64_t to_offset, size_t bytes)
+{
+	static char buffer[MIB];
+
+	return RUN(fs_copy(op, w.fs, from, offset, to, to_offset, bytes, buffer));
+}
+
+static void copy_is_a_read_and_a_write(void **state)
+{
+	object_t f = file(OBJECT_ROOT, "f"), g = file(OBJECT_ROOT, "g");
+
+	assert_int_equal(fill_at(f, 'x', 10000, 0), 10000);
+	assert_int_equal(fill_at(f, 'y', 10000, 10000), 10000);
+	assert_int_equal(copy(f, 5000, g, 100, 10000), 10000);
+	assert_bytes(g, 0, 100, 0);
+	assert_bytes(g, 100, 5100, 'x');
+	assert_bytes(g, 5100, 10100, 'y');
+	assert_int_equal(copy(f, 15000, g, 0, MIB), 5000); // cut at the end
+	assert_int_equal(copy(f, 20000, g, 0, MIB), 0);
+	assert_int_equal(copy(f, 0, f, 20000, 10000), 10000); // within one file
+	assert_bytes(f, 20000, 30000, 'x');
+	assert_int_equal(truncate_to(f, 2 * MIB), 0);
+	assert_int_equal(copy(f, 1, g, 4095, 2 * MIB), MIB);
+	assert_int_equal(copy(OBJECT_ROOT, 0, g, 0, 1), -EISDIR);
+	assert_int_equal(copy(f, 0, OBJECT_ROOT, 0, 1), -EISDIR);
+}
+
+static void set_times(object_t id, int64_t atime, int64_t mtime)
+{
+	struct stat attr = { .st_atim = { atime, 5 }, .st_mtim = { mtime, 6 }, .st_ctim = { mtime, 7 } };
+
+	assert_int_equal(set_attr(id, attr, FS_SET_ATIME | FS_SET_MTIME | FS_SET_CTIME), 0);
+}
+
+static bool read_changes_atime(object_t id)
+{
+	struct timespec before = attr_of(id).st_atim, after;
+	char byte;
+
+	assert_true(read_at(id, &byte, 1, 0) >= 0);
+	after = attr_of(id).st_atim;
+	return before.tv_sec != after.tv_sec || before.tv_nsec != after.tv_nsec;
+}
+
+static void reading_changes_atime_as_the_mount_says(void **state)
+{
+	object_t f = file(OBJECT_ROOT, "f"), l = (object_t)make_symlink(OBJECT_ROOT, "l", "t");
+	unsigned commits = w.store->commits;
+	int64_t now = time(NULL);
+	char byte;
+
+	assert_true(read_changes_atime(f));
+	assert_false(read_changes_atime(f));
+	assert_int_equal(w.store->commits, commits);
+	set_times(f, now - 10, now - 20);
+	assert_false(read_changes_atime(f)); // what was noted is void, and the new one is good enough
+	assert_int_equal(attr_of(f).st_atim.tv_sec, now - 10);
+	set_times(f, now - 20, now - 10);
+	assert_true(read_changes_atime(f));
+	set_times(f, now - 100000, now - 200000); // more than a day
+	assert_true(read_changes_atime(f));
+	assert_false(read_changes_atime(f));
+	assert_int_equal(write_at(f, "x", 1, 0), 1);
+	assert_true(read_changes_atime(f));
+	set_times(l, now - 20, now - 10);
+	assert_int_equal(RUN(fs_readlink(op, w.fs, l, &byte, 1)), 1);
+	assert_true(attr_of(l).st_atim.tv_sec >= now);
+	set_times(OBJECT_ROOT, now - 20, now - 10);
+	assert_int_equal(list(OBJECT_ROOT, 0, false, 10, &listing), 0);
+	assert_true(attr_of(OBJECT_ROOT).st_atim.tv_sec >= now);
+	fs_set_atime(w.fs, FS_ATIME_ALWAYS, false);
+	assert_true(read_changes_atime(f));
+	assert_true(read_changes_atime(f));
+	set_times(OBJECT_ROOT, now - 20, now - 10);
+	assert_int_equal(list(OBJECT_ROOT, 0, false, 10, &listing), 0);
+	assert_int_equal(attr_of(OBJECT_ROOT).st_atim.tv_sec, now - 20);
+	fs_set_atime(w.fs, FS_ATIME_NEVER, true);
+	set_times(f, now - 20, now - 10);
+	assert_false(read_changes_atime(f));
+	fs_set_atime(w.fs, FS_ATIME_RELATIVE, true);
+	assert_int_equal(RUN(fs_setflags(op, w.fs, f, 0x80)), 0); // FS_NOATIME_FL
+	assert_false(read_changes_atime(f));
+}
+
+static void access_times_are_written_down(void **state)
+{
+	static object_t id[3000];
+	struct timespec atime;
+	char name[16];
+
+	for (unsigned i = 0; i < 3000; i++) {
+		snprintf(name, sizeof name, "%u", i);
+		id[i] = file(OBJECT_ROOT, name);
+		assert_true(read_changes_atime(id[i]));
+		while (fs_write_atime(w.fs, w.lane, false))
+			;
+		assert_true(atomic_load(&w.fs->atime.count) <= ATIME_PLENTY);
+	}
+	atime = attr_of(id[2999]).st_atim;
+	assert_int_equal(unlink_name(OBJECT_ROOT, "17"), 0);
+	fs_forgotten(w.fs, id[17]);
+	assert_int_equal(drop_orphans(), 1);
+	fs_stop(w.fs);
+	assert_int_equal(atomic_load(&w.fs->atime.count), 0);
+	remount();
+	assert_int_equal(attr_of(id[2999]).st_atim.tv_nsec, atime.tv_nsec);
+	for (unsigned i = 0; i < 3000; i++)
+		assert_true(i == 17 || attr_of(id[i]).st_atim.tv_nsec != attr_of(id[i]).st_mtim.tv_nsec);
 }
 
 static void read_is_cut_at_the_end(void **state)
@@ -345,11 +521,17 @@ static void xattr_flags_and_names(void **state)
 	assert_int_equal(set_xattr(f, name, "", 0, 0), -ERANGE);
 	assert_int_equal(set_xattr(f, "", "", 0, 0), -ERANGE);
 	name[NAME_BYTES_MAX] = 0;
+	assert_int_equal(set_xattr(f, name, "", 0, 0), -EOPNOTSUPP);
+	assert_int_equal(set_xattr(f, "system.other", "", 0, 0), -EOPNOTSUPP);
+	assert_int_equal(set_xattr(f, "user.", "", 0, 0), -EINVAL);
+	memcpy(name, "trusted.", 8);
 	assert_int_equal(set_xattr(f, name, "long", 4, 0), 0);
 	assert_int_equal(list_xattr(f, NULL, 0), 7 + 256);
 	assert_int_equal(list_xattr(f, list_, 7 + 255), -ERANGE);
 	assert_int_equal(list_xattr(f, list_, sizeof list_), 7 + 256);
 	assert_true(!strcmp(list_, "user.a") || !strcmp(list_ + 256, "user.a"));
+	assert_int_equal(RUN(fs_listxattr(op, w.fs, f, false, list_, sizeof list_)), 7);
+	assert_string_equal(list_, "user.a");
 	assert_int_equal(list_xattr(OBJECT_ROOT, list_, sizeof list_), 0);
 }
 
@@ -403,6 +585,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(write_reads_back),
 		TEST(write_past_the_end_leaves_holes),
+		TEST(copy_is_a_read_and_a_write),
+		TEST(reading_changes_atime_as_the_mount_says),
+		TEST(access_times_are_written_down),
+		TEST(blocks_are_those_that_are_there),
+		TEST(blocks_are_counted_again_after_a_write),
 		TEST(read_is_cut_at_the_end),
 		TEST(read_cuts_what_is_too_much_for_one),
 		TEST(write_refuses),

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Names: make, lookup, link, unlink, rename, readdir.
+#include <fcntl.h>
+#include <linux/fs.h>
 #include "fs_world.h"
 
 // ---- names --------------------------------------------------------------------------------------
@@ -101,7 +103,7 @@ static void every_request_for_a_dropped_object_is_stale(void **state)
 	assert_int_equal(set_attr(99, (struct stat){ 0 }, FS_SET_MODE), -ESTALE);
 	assert_int_equal(link_to(99, OBJECT_ROOT, "x"), -ESTALE);
 	assert_int_equal(fill_at(99, 1, 10, 0), -ESTALE);
-	assert_int_equal(RUN(fs_read(op, w.fs, 99, 0, 10, iov, &count)), -ESTALE);
+	assert_int_equal(RUN(fs_read(op, w.fs, 99, 0, 10, true, iov, &count)), -ESTALE);
 	assert_int_equal(RUN(fs_seek(op, w.fs, 99, 0, true, &offset)), -ESTALE);
 	assert_int_equal(RUN(fs_readlink(op, w.fs, 99, NULL, 0)), -ESTALE);
 	assert_int_equal(RUN(fs_readdir(op, w.fs, 99, 0, false, NULL, NULL)), -ESTALE);
@@ -223,6 +225,149 @@ static void lookup_is_of_one_moment(void **state)
 	assert_int_equal(w.store->restarts, 1);
 }
 
+// ---- without a name -------------------------------------------------------------------------------
+
+static object_t tmpfile_in(object_t dir)
+{
+	struct stat attr;
+
+	assert_int_equal(RUN(fs_tmpfile(op, w.fs, &cred, dir, S_IFREG | 0600, &attr)), 0);
+	assert_int_equal(attr.st_nlink, 0);
+	assert_int_equal(attr.st_mode, S_IFREG | 0600);
+	fs_opened(w.fs, attr.st_ino);
+	return attr.st_ino;
+}
+
+static void tmpfile_is_gone_when_closed(void **state)
+{
+	object_t f = tmpfile_in(OBJECT_ROOT);
+
+	assert_int_equal(list(OBJECT_ROOT, 0, false, 100, &listing), 0);
+	assert_int_equal(listing.count, 2);
+	fs_forgotten(w.fs, f);
+	assert_int_equal(drop_orphans(), 0);
+	fs_released(w.fs, f);
+	assert_int_equal(drop_orphans(), 1);
+	assert_false(exists(f));
+	tmpfile_in(OBJECT_ROOT);
+	remount();
+	assert_int_equal(drop_orphans(), 1);
+}
+
+static void tmpfile_may_get_a_name(void **state)
+{
+	object_t f = tmpfile_in(OBJECT_ROOT);
+
+	assert_int_equal(fill_at(f, 'x', 5000, 0), 5000);
+	assert_int_equal(link_to(f, OBJECT_ROOT, "f"), 0);
+	assert_int_equal(attr_of(f).st_nlink, 1);
+	fs_released(w.fs, f);
+	fs_forgotten(w.fs, f);
+	assert_int_equal(fs_next_orphan(w.fs), 0);
+	remount();
+	assert_int_equal(drop_orphans(), 0);
+	assert_bytes(f, 0, 5000, 'x');
+	fs_opened(w.fs, f);
+	assert_int_equal(unlink_name(OBJECT_ROOT, "f"), 0);
+	assert_int_equal(link_to(f, OBJECT_ROOT, "g"), -ENOENT); // an orphan now, and for good
+	fs_released(w.fs, f);
+	fs_forgotten(w.fs, f);
+	assert_int_equal(drop_orphans(), 1);
+}
+
+// ---- what chattr(1) forbids -------------------------------------------------------------------------
+
+static void set_flags(object_t id, unsigned flags)
+{
+	assert_int_equal(RUN(fs_setflags(op, w.fs, id, flags)), 0);
+}
+
+static unsigned flags_of(object_t id)
+{
+	unsigned flags;
+
+	assert_int_equal(RUN(fs_getflags(op, w.fs, id, &flags)), 0);
+	return flags;
+}
+
+static void flags_are_kept_and_inherited(void **state)
+{
+	const unsigned all = FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL;
+	object_t d = directory(OBJECT_ROOT, "d"), f = file(d, "f");
+
+	assert_int_equal(flags_of(f), 0);
+	set_flags(f, all);
+	assert_int_equal(flags_of(f), all);
+	assert_int_equal(RUN(fs_setflags(op, w.fs, f, FS_COMPR_FL | FS_NODUMP_FL)), -EOPNOTSUPP);
+	assert_int_equal(flags_of(f), all);
+	set_flags(d, all & ~(unsigned)FS_IMMUTABLE_FL);
+	assert_int_equal(flags_of(file(d, "g")), FS_NODUMP_FL | FS_NOATIME_FL);
+	assert_int_equal(flags_of(directory(d, "e")), FS_NODUMP_FL | FS_NOATIME_FL);
+	set_flags(d, 0);
+	assert_int_equal(flags_of(file(d, "h")), 0);
+}
+
+static void immutable_forbids_all_changes(void **state)
+{
+	object_t d = directory(OBJECT_ROOT, "d"), f = file(d, "f"), inside = directory(d, "inside");
+	struct stat attr = { .st_mode = 0600, .st_size = 5 };
+
+	set_flags(f, FS_IMMUTABLE_FL);
+	assert_int_equal(write_at(f, "x", 1, 0), -EPERM);
+	assert_int_equal(set_attr(f, attr, FS_SET_MODE), -EPERM);
+	assert_int_equal(set_attr(f, attr, FS_SET_SIZE), -EPERM);
+	assert_int_equal(set_attr(f, attr, FS_SET_MTIME | FS_SET_MTIME_NOW), -EPERM);
+	assert_int_equal(set_xattr(f, "user.a", "a", 1, 0), -EPERM);
+	assert_int_equal(remove_xattr(f, "user.a"), -EPERM);
+	assert_int_equal(link_to(f, OBJECT_ROOT, "g"), -EPERM);
+	assert_int_equal(unlink_name(d, "f"), -EPERM);
+	assert_int_equal(rename_name(d, "f", OBJECT_ROOT, "f", 0), -EPERM);
+	file(d, "g");
+	assert_int_equal(rename_name(d, "g", d, "f", 0), -EPERM);
+	assert_int_equal(RUN(fs_may_open(op, w.fs, f, O_RDONLY)), 0);
+	assert_int_equal(RUN(fs_may_open(op, w.fs, f, O_RDWR)), -EPERM);
+	assert_int_equal(RUN(fs_may_open(op, w.fs, f, O_WRONLY | O_APPEND)), -EPERM);
+	set_flags(f, 0);
+	set_flags(d, FS_IMMUTABLE_FL);
+	assert_int_equal(write_at(f, "x", 1, 0), 1);
+	assert_int_equal(make(d, "new", S_IFREG | 0600), -EPERM);
+	assert_int_equal(make(d, "new", S_IFDIR | 0700), -EPERM);
+	assert_int_equal(make(d, "f", S_IFREG | 0600), -EEXIST);
+	assert_int_equal(RUN(fs_tmpfile(op, w.fs, &cred, d, S_IFREG | 0600, &attr)), -EPERM);
+	assert_int_equal(unlink_name(d, "f"), -EPERM);
+	assert_int_equal(unlink_name(d, "none"), -ENOENT);
+	assert_int_equal(remove_directory(d, "inside"), -EPERM);
+	assert_int_equal(rename_name(d, "f", OBJECT_ROOT, "f", 0), -EPERM);
+	assert_int_equal(link_to(f, d, "h"), -EPERM);
+	file(inside, "below");
+}
+
+static void append_only_lets_grow(void **state)
+{
+	object_t d = directory(OBJECT_ROOT, "d"), f = file(d, "f");
+	struct stat attr = { .st_mode = 0600 };
+
+	set_flags(f, FS_APPEND_FL);
+	assert_int_equal(write_at(f, "x", 1, 0), 1);
+	assert_int_equal(set_attr(f, attr, FS_SET_SIZE), -EPERM);
+	assert_int_equal(set_attr(f, attr, FS_SET_MODE), -EPERM);
+	assert_int_equal(set_attr(f, attr, FS_SET_MTIME), -EPERM);
+	assert_int_equal(set_attr(f, attr, FS_SET_MTIME | FS_SET_MTIME_NOW), 0);
+	assert_int_equal(RUN(fs_may_open(op, w.fs, f, O_WRONLY)), -EPERM);
+	assert_int_equal(RUN(fs_may_open(op, w.fs, f, O_WRONLY | O_APPEND)), 0);
+	assert_int_equal(RUN(fs_may_open(op, w.fs, f, O_WRONLY | O_APPEND | O_TRUNC)), -EPERM);
+	assert_int_equal(unlink_name(d, "f"), -EPERM);
+	set_flags(f, 0);
+	set_flags(d, FS_APPEND_FL);
+	file(d, "g");
+	assert_int_equal(unlink_name(d, "f"), -EPERM);
+	assert_int_equal(rename_name(d, "f", d, "h", 0), -EPERM);
+	file(OBJECT_ROOT, "in");
+	assert_int_equal(rename_name(OBJECT_ROOT, "in", d, "in", 0), 0);
+	file(OBJECT_ROOT, "in");
+	assert_int_equal(rename_name(OBJECT_ROOT, "in", d, "in", 0), -EPERM);
+}
+
 // ---- rename -------------------------------------------------------------------------------------
 
 enum what { NONE, FILE_, EMPTY, FULL };
@@ -266,7 +411,13 @@ static const struct {
 	{ FILE_, FULL, RENAME_EXCHANGE, 0 },
 	{ FULL, FILE_, RENAME_EXCHANGE, 0 },
 	{ FULL, EMPTY, RENAME_EXCHANGE, 0 },
-	{ FILE_, NONE, RENAME_WHITEOUT, -EINVAL },
+	{ FILE_, NONE, RENAME_WHITEOUT, 0 },
+	{ FILE_, FILE_, RENAME_WHITEOUT, 0 },
+	{ FULL, EMPTY, RENAME_WHITEOUT, 0 },
+	{ FILE_, NONE, RENAME_WHITEOUT | RENAME_NOREPLACE, 0 },
+	{ FILE_, FILE_, RENAME_WHITEOUT | RENAME_NOREPLACE, -EEXIST },
+	{ FILE_, FILE_, RENAME_WHITEOUT | RENAME_EXCHANGE, -EINVAL },
+	{ FILE_, NONE, 8, -EINVAL },
 	{ FILE_, FILE_, RENAME_NOREPLACE | RENAME_EXCHANGE, -EINVAL },
 };
 
@@ -284,8 +435,19 @@ static void rename_case(unsigned i, bool across)
 	assert_int_equal(r, rename_matrix[i].result);
 	if (!r) {
 		assert_int_equal(lookup(newdir, b), from);
-		assert_int_equal(lookup(dir, a), rename_matrix[i].flags & RENAME_EXCHANGE ? (int)to : -ENOENT);
-		if (to && !rename_matrix[i].flags) {
+		if (rename_matrix[i].flags & RENAME_WHITEOUT) {
+			struct stat white = attr_of((object_t)lookup(dir, a));
+
+			assert_int_equal(white.st_mode, S_IFCHR);
+			assert_int_equal(white.st_rdev, 0);
+			assert_int_equal(white.st_uid, cred.uid);
+			assert_int_equal(unlink_name(dir, a), 0);
+			fs_forgotten(w.fs, white.st_ino);
+			assert_int_equal(drop_orphans(), 1);
+		} else {
+			assert_int_equal(lookup(dir, a), rename_matrix[i].flags & RENAME_EXCHANGE ? (int)to : -ENOENT);
+		}
+		if (to && !(rename_matrix[i].flags & RENAME_EXCHANGE)) {
 			assert_int_equal(attr_of(to).st_nlink, 0);
 			fs_forgotten(w.fs, to);
 			assert_int_equal(drop_orphans(), 1);
@@ -472,6 +634,11 @@ int main(void)
 		TEST(link_counts_names),
 		TEST(link_stops_at_the_limit),
 		TEST(unlink_and_rmdir_check_types),
+		TEST(tmpfile_is_gone_when_closed),
+		TEST(tmpfile_may_get_a_name),
+		TEST(flags_are_kept_and_inherited),
+		TEST(immutable_forbids_all_changes),
+		TEST(append_only_lets_grow),
 		TEST(rename_does_what_its_matrix_says),
 		TEST(rename_of_one_object_to_itself_does_nothing),
 		TEST(rename_refuses_directories_into_themselves),
