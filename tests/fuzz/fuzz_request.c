@@ -91,6 +91,7 @@ static void begin(void)
 	frontend.session = fuse_session_new(&args, &frontend_operations, sizeof frontend_operations, &frontend);
 	if (!frontend.session || fuse_session_custom_io(frontend.session, &io, open("/dev/null", O_RDWR)))
 		abort();
+	fuse_opt_free_args(&args);
 	memcpy(request + sizeof(struct header), init, sizeof init);
 	send(OP_INIT, 0, sizeof init);
 }
