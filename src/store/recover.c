@@ -319,8 +319,13 @@ int recover(struct store *s)
 		r = tier_word_load(s->media, WORD_LSN_BASE, &base);
 	if (!r) {
 		see(rc, base);
+		see(rc, rc->tail);
 		atomic_store(&s->tier->tail_lsn, rc->tail);
 		r = scan(rc);
+	}
+	if (!r && rc->seen > LSN_LIMIT) {
+		log_error("%s: log sequence numbers are used up: %llu was found", s->media->path, (unsigned long long)rc->seen);
+		r = -EUCLEAN;
 	}
 	if (!r) {
 		lsn_t next = rc->seen + LSN_BASE_JUMP;

@@ -117,6 +117,7 @@ enum degraded { DEGRADED_NO = 0, DEGRADED_NO_DIRTY = 1, DEGRADED_READ_ONLY = 2 }
 #define LSN_CUT_JUMP (UINT64_C(1) << 21)
 #define LSN_BASE_JUMP (UINT64_C(1) << 32)
 #define LSN_LOST_JUMP (UINT64_C(1) << 40)
+#define LSN_LIMIT (LSN_MAX - 4 * LSN_LOST_JUMP) // what has more is not opened: its numbers would run out
 #define LSN_FIRST 1024u // ids below OBJECT_FIRST are the store's
 
 struct new_node { // a node of the epoch just published, copied into a claimed frame and drained
