@@ -183,6 +183,7 @@ struct store {
 	frame_t *limbo;         // left by a crash, freed by the next slice; under the table lock
 	size_t limbo_count;
 	_Atomic bool log_damaged;
+	_Atomic bool item_ring_full; // the last slice found no room to turn it
 
 	// Epochs, under epoch_lock.
 	block_t *bad; // blocks that refuse to be written, not yet noted in the tree; the epoch thread's
