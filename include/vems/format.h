@@ -118,6 +118,7 @@ enum drop_flag { DROP_OBJECT = 1 }; // the whole object: all pages and items
 #define TIER_WORDS_BYTES 8192u
 #define TIER_RINGS_OFFSET (TIER_WORDS_OFFSET + TIER_WORDS_BYTES)
 #define TIER_RINGS_MAX 64u // of lanes; one more for items
+#define TIER_FRAMES_MIN 64u
 
 struct tier_header_disk {
 	uint64_t magic;
@@ -160,6 +161,8 @@ _Static_assert(sizeof(struct slot_disk) == 64, "a slot is one cache line");
 
 #define RECORD_ALIGN 64u
 #define RECORD_BYTES_MAX 32768u
+#define RING_BYTES_MIN (2 * RECORD_BYTES_MAX)
+#define ITEM_RING_BYTES_MIN (4 * RECORD_BYTES_MAX) // half full, it takes the largest record's items again
 #define RECORD_SWITCHES_MAX 320u
 struct record_disk {
 	uint64_t check; // of the rest, with attach id, ring and logical offset mixed in

@@ -35,7 +35,8 @@ struct slice {
 	struct record_disk *relog;
 	uint64_t relog_bytes, relog_max;
 	int error;
-	_Alignas(64) uint8_t buffer[RECORD_BYTES_MAX], out[RECORD_BYTES_MAX];
+	bool full; // the item ring: of what has to be logged again first
+	_Alignas(64) uint8_t buffer[RECORD_BYTES_MAX], out[RECORD_BYTES_MAX], later[RECORD_BYTES_MAX];
 };
 
 // The ring whose next record is the oldest one <= limit; -1: none.
@@ -130,6 +131,12 @@ static void relog_flush(struct slice *sl)
 	sl->relog_bytes = sizeof *out;
 }
 
+static bool item_is_live(const struct store *s, const struct item_disk *d)
+{
+	const struct item *newest = overlay_find(&s->overlay, (struct item_key){ d->object, d->sub }, LSN_MAX);
+	return newest && newest->lsn == d->lsn;
+}
+
 // Items that are the newest of their key and not in the tree yet go to the item ring; they keep
 // their first LSN.
 static void relog_items(struct slice *sl, const struct record_disk *record)
@@ -139,9 +146,7 @@ static void relog_items(struct slice *sl, const struct record_disk *record)
 		d = record_item(record, d);
 		if (!d)
 			return;
-		struct item_key key = { d->object, d->sub };
-		const struct item *newest = overlay_find(&sl->s->overlay, key, LSN_MAX);
-		if (!newest || newest->lsn != d->lsn)
+		if (!item_is_live(sl->s, d))
 			continue;
 		uint64_t bytes = ITEM_RECORD_BYTES(d->bytes);
 		if (sl->relog_bytes + bytes > sl->relog_max)
@@ -176,6 +181,33 @@ static bool slice_read(struct slice *sl, unsigned ring)
 	return false;
 }
 
+static bool record_has(const struct record_disk *record, const struct item_disk *wanted)
+{
+	const struct item_disk *d = NULL;
+	for (unsigned i = 0; i < record->items && (d = record_item(record, d)); i++)
+		if (d->object == wanted->object && d->sub == wanted->sub && d->lsn == wanted->lsn)
+			return true;
+	return false;
+}
+
+// A crash between the two leaves what was logged again, but not the tail behind what it was logged from:
+// then the older copy needs no room. Is there a later one of all that the record at the cursor has?
+static bool logged_later(struct slice *sl, const struct record_disk *record)
+{
+	struct ring *r = tier_item_ring(sl->s->tier);
+	struct record_disk *later = (struct record_disk *)sl->later;
+	const struct item_disk *d = NULL;
+	for (unsigned i = 0; i < record->items && (d = record_item(record, d)); i++) {
+		uint64_t at = sl->cursor[r->number] + record->bytes, head = atomic_load(&r->visible_head);
+		bool found = !item_is_live(sl->s, d);
+		for (; !found && at < head && ring_read(sl->s->tier, r, at, later) == 0; at += later->bytes)
+			found = record_has(later, d);
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
 // The item ring has a tail of its own: half full, its oldest records go round again.
 static void turn_item_ring(struct slice *sl)
 {
@@ -186,9 +218,12 @@ static void turn_item_ring(struct slice *sl)
 		if (used <= r->bytes / 2 || !slice_read(sl, r->number))
 			break;
 		const struct record_disk *record = (const void *)sl->buffer;
-		if (!relog_room(sl, record->bytes, 0))
+		if (relog_room(sl, record->bytes, 0)) {
+			relog_items(sl, record);
+		} else if (!logged_later(sl, record)) {
+			sl->full = true;
 			break;
-		relog_items(sl, record);
+		}
 		sl->cursor[r->number] += record->bytes;
 	}
 }
@@ -207,8 +242,10 @@ static void slice_records(struct slice *sl)
 		if (!slice_read(sl, (unsigned)ring))
 			return;
 		// A lane's items leave room for the item ring to be turned in.
-		if (!relog_room(sl, record->bytes, 2 * sl->relog_max))
+		if (!relog_room(sl, record->bytes, 2 * sl->relog_max)) {
+			sl->full = true;
 			return;
+		}
 		reclaim_switches(sl, record);
 		relog_items(sl, record);
 		if (sl->error)
@@ -303,6 +340,7 @@ bool reclaim_slice(struct store *s, bool wait)
 		slice_store(sl);
 	else if (sl->freed_count) // an error in the middle: they stay in limbo
 		log_warning("%zu frames of the tier are out of use until the next mount", sl->freed_count);
+	atomic_store(&s->item_ring_full, sl->full && !progress);
 	free(sl->freed);
 	free(sl);
 	pthread_mutex_unlock(&t->table_lock);
@@ -619,12 +657,23 @@ static void tend(struct store *s, struct grace_reader *reader)
 	}
 }
 
+// Only an epoch takes items out of the overlay, and it waits for the log: no room can come of itself.
+static bool item_ring_stuck(struct store *s)
+{
+	if (!atomic_load(&s->item_ring_full))
+		return false;
+	log_error("%s: the item ring is full of items that are logged nowhere else: nothing more can be written; all that was "
+		  "acknowledged before is served", s->media->path);
+	atomic_store(&s->log_damaged, true);
+	return true;
+}
+
 static void serve(struct store *s, struct grace_reader *reader, const struct request *r)
 {
 	grace_enter(&s->grace, reader);
 	if (r->reclaim_to)
 		while (atomic_load(&s->tier->tail_lsn) < r->reclaim_to && !atomic_load(&s->log_damaged))
-			if (!reclaim_slice(s, true))
+			if (!reclaim_slice(s, true) && !item_ring_stuck(s))
 				sched_yield(); // a commit <= the cut is still in flight: memory only
 	if (r->drop_to)
 		drop_pass(s, r->drop_to);

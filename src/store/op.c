@@ -331,10 +331,14 @@ static void fetched_done(struct op *op, struct fetched *f, int result)
 		f->ready = true;
 		count_add(op->lane, f->level < 0 ? COUNT_READ_MISSES : COUNT_NODE_MISSES, 1);
 	} else if (store_root(op->store)->epoch == f->root_epoch) {
-		log_error("%s: block %llu (object %llu, page %llu) is damaged: expected checksum %016llx, found %016llx",
-			  op->store->backing->path, (unsigned long long)f->block, (unsigned long long)f->object,
-			  (unsigned long long)f->page, (unsigned long long)f->sum,
-			  (unsigned long long)checksum_page(op->store->seed, f->object, f->page, f->data));
+		uint64_t found = checksum_page(op->store->seed, f->object, f->page, f->data);
+		if (found != f->sum)
+			log_error("%s: block %llu (object %llu, page %llu) is damaged: expected checksum %016llx, found %016llx",
+				  op->store->backing->path, (unsigned long long)f->block, (unsigned long long)f->object,
+				  (unsigned long long)f->page, (unsigned long long)f->sum, (unsigned long long)found);
+		else
+			log_error("%s: block %llu: expected a tree node of level %d, born %llu; found a malformed one or another",
+				  op->store->backing->path, (unsigned long long)f->block, f->level, (unsigned long long)f->birth);
 		f->error = -EUCLEAN;
 	}
 }

@@ -483,6 +483,11 @@ int pair(struct store *s, struct media *m, struct backing *b)
 		log_error("%s: too small for a tier", m->path);
 		return -EINVAL;
 	}
+	if (s->super.cut > LSN_LIMIT - LSN_LOST_JUMP || s->super.epoch > LSN_LIMIT) {
+		log_error("%s: numbers are used up: the superblock has cut %llu and epoch %llu", b->path,
+			  (unsigned long long)s->super.cut, (unsigned long long)s->super.epoch);
+		return -EUCLEAN;
+	}
 	s->super_inferior = bv.inferior;
 	return s->super.state == SUPER_ATTACHED ? pair_attached(s, &tv) : pair_clean(s, &tv);
 }

@@ -33,38 +33,58 @@ static void see(struct recovery *rc, lsn_t lsn)
 		rc->seen = lsn;
 }
 
-// Single-threaded: no other looks at the index yet.
-static void newest_wins(struct recovery *rc, frame_t f, object_t object, page_t page, lsn_t lsn, uint64_t sum, bool filled)
+static int malformed_frame(const struct recovery *rc, frame_t f, const char *what)
+{
+	log_error("%s: frame %u of the tier %s; nothing was written", rc->s->media->path, f, what);
+	return -EUCLEAN;
+}
+
+// Single-threaded: no other looks at the index yet. A frame is used again only when neither a slot nor a
+// record > T has its old key; the index relies on one key for each frame.
+static int newest_wins(struct recovery *rc, frame_t f, object_t object, page_t page, lsn_t lsn, uint64_t sum, bool filled)
 {
 	struct tier *t = rc->s->tier;
 	struct frame *fr = &t->frame[f];
 	struct bucket *b = index_bucket(t, object, page);
 	frame_t old = index_find(t, b, object, page);
 
+	if (frame_place(frame_state(fr)) != FRAME_FREE && (fr->object != object || fr->page != page))
+		return malformed_frame(rc, f, "is said to hold two pages");
 	if (old == f && fr->lsn >= lsn)
-		return; // the power failed between slots and T: slot and record say the same
+		return 0; // the power failed between slots and T: slot and record say the same
 	fr->object = object;
 	fr->page = page;
 	fr->lsn = lsn;
 	fr->sum = sum;
 	atomic_store(&fr->state, FRAME_LIMBO | (filled ? FRAME_FILLED : 0));
 	if (old != FRAME_NONE && old != f && t->frame[old].lsn >= lsn)
-		return;
+		return 0;
 	if (old != FRAME_NONE && old != f)
 		atomic_store(&t->frame[old].state, FRAME_LIMBO);
 	atomic_store(&fr->state, FRAME_INDEXED | (filled ? FRAME_FILLED : 0));
 	index_set(t, b, object, page, f);
+	return 0;
+}
+
+// Tree nodes are only ever filled.
+static bool slot_valid(const struct slot_disk *slot)
+{
+	return slot->object <= LSN_MAX && slot->page <= PAGE_MAX && slot->lsn != 0 && slot->lsn <= LSN_MAX &&
+	       slot->flags <= SLOT_FILLED && (slot->object != OBJECT_STORE || slot->flags & SLOT_FILLED);
 }
 
 static int scan_table(struct recovery *rc)
 {
 	struct tier *t = rc->s->tier;
-	for (frame_t f = 0; f < t->frames; f++) {
+	int r = 0;
+	for (frame_t f = 0; !r && f < t->frames; f++) {
 		struct slot_disk slot;
 		switch (slot_load(t, f, &slot)) {
 		case SLOT_FOUND_GOOD:
+			if (!slot_valid(&slot))
+				return malformed_frame(rc, f, "has a malformed slot");
 			see(rc, slot.lsn);
-			newest_wins(rc, f, slot.object, slot.page, slot.lsn, slot.sum, slot.flags & SLOT_FILLED);
+			r = newest_wins(rc, f, slot.object, slot.page, slot.lsn, slot.sum, slot.flags & SLOT_FILLED);
 			break;
 		case SLOT_FOUND_BAD:
 			bit_set(rc->slot_bad, f);
@@ -74,7 +94,24 @@ static int scan_table(struct recovery *rc)
 			break;
 		}
 	}
-	return 0;
+	return r;
+}
+
+static bool drop_valid(const struct item_disk *d)
+{
+	const struct drop_disk *drop = (const void *)(d + 1);
+	return d->bytes == sizeof *drop && !(d->flags & ITEM_DELETED) && item_key_rest((struct item_key){ d->object, d->sub }) == d->lsn &&
+	       (drop->flags & DROP_OBJECT || drop->from < drop->to);
+}
+
+// What a log may have. EXTENTs are in trees alone, and a fold refuses them.
+static bool item_valid(const struct item_disk *d, lsn_t record_lsn)
+{
+	enum item_type type = item_key_type((struct item_key){ d->object, d->sub });
+	if (d->object > LSN_MAX || d->lsn == 0 || d->lsn > record_lsn)
+		return false;
+	return type == ITEM_INODE || type == ITEM_XATTR || type == ITEM_DIRENT || type == ITEM_ORPHAN ||
+	       (type == ITEM_DROP && drop_valid(d));
 }
 
 static int replay_item(struct recovery *rc, const struct item_disk *d)
@@ -98,10 +135,9 @@ static int replay_item(struct recovery *rc, const struct item_disk *d)
 	}
 	if (item_is_drop(item)) {
 		const struct drop_disk *value = (const void *)item->value;
-		struct drop *drop = item->bytes == sizeof *value
-			? drop_new(key.object, value->from, value->to, value->flags & DROP_OBJECT) : NULL;
+		struct drop *drop = drop_new(key.object, value->from, value->to, value->flags & DROP_OBJECT);
 		if (!drop)
-			return item->bytes == sizeof *value ? -ENOMEM : -EUCLEAN;
+			return -ENOMEM;
 		drop->lsn = item->lsn;
 		drops_add(&s->drops, drop);
 	}
@@ -114,17 +150,19 @@ static int replay_record(struct recovery *rc, const struct record_disk *r, bool 
 	const struct switch_disk *sw = record_switches(r);
 	const struct item_disk *d = NULL;
 
-	if (!sw)
+	if (!sw || r->lsn > LSN_MAX)
 		return -EUCLEAN;
 	for (unsigned i = 0; switches && i < r->switches; i++) {
-		if (sw[i].frame >= t->frames)
+		if (sw[i].frame >= t->frames || sw[i].object == OBJECT_STORE || sw[i].object > LSN_MAX || sw[i].page > PAGE_MAX)
 			return -EUCLEAN;
 		bit_set(rc->named, sw[i].frame);
-		newest_wins(rc, sw[i].frame, sw[i].object, sw[i].page, r->lsn, sw[i].sum, false);
+		int e = newest_wins(rc, sw[i].frame, sw[i].object, sw[i].page, r->lsn, sw[i].sum, false);
+		if (e)
+			return e;
 	}
 	for (unsigned i = 0; i < r->items; i++) {
 		d = record_item(r, d);
-		if (!d)
+		if (!d || !item_valid(d, r->lsn))
 			return -EUCLEAN;
 		int e = replay_item(rc, d);
 		if (e)
@@ -184,6 +222,9 @@ static int settle_frames(struct recovery *rc)
 		struct frame *fr = &t->frame[f];
 		unsigned place = frame_place(frame_state(fr));
 		if (place == FRAME_INDEXED) {
+			// No cut is in force before T has passed it, and evicting relies on that.
+			if (fr->lsn > rc->tail && fr->lsn <= rc->cut && !(frame_state(fr) & FRAME_FILLED))
+				return malformed_frame(rc, f, "is of a record that both the log and the backing have");
 			if (fr->lsn > rc->cut && !(frame_state(fr) & FRAME_FILLED)) {
 				atomic_fetch_or(&fr->state, FRAME_DIRTY);
 				atomic_fetch_add(&t->pool.dirty_count, 1);
@@ -278,8 +319,13 @@ int recover(struct store *s)
 		r = tier_word_load(s->media, WORD_LSN_BASE, &base);
 	if (!r) {
 		see(rc, base);
+		see(rc, rc->tail);
 		atomic_store(&s->tier->tail_lsn, rc->tail);
 		r = scan(rc);
+	}
+	if (!r && rc->seen > LSN_LIMIT) {
+		log_error("%s: log sequence numbers are used up: %llu was found", s->media->path, (unsigned long long)rc->seen);
+		r = -EUCLEAN;
 	}
 	if (!r) {
 		lsn_t next = rc->seen + LSN_BASE_JUMP;

@@ -117,6 +117,7 @@ enum degraded { DEGRADED_NO = 0, DEGRADED_NO_DIRTY = 1, DEGRADED_READ_ONLY = 2 }
 #define LSN_CUT_JUMP (UINT64_C(1) << 21)
 #define LSN_BASE_JUMP (UINT64_C(1) << 32)
 #define LSN_LOST_JUMP (UINT64_C(1) << 40)
+#define LSN_LIMIT (LSN_MAX - 4 * LSN_LOST_JUMP) // what has more is not opened: its numbers would run out
 #define LSN_FIRST 1024u // ids below OBJECT_FIRST are the store's
 
 struct new_node { // a node of the epoch just published, copied into a claimed frame and drained
@@ -182,6 +183,7 @@ struct store {
 	frame_t *limbo;         // left by a crash, freed by the next slice; under the table lock
 	size_t limbo_count;
 	_Atomic bool log_damaged;
+	_Atomic bool item_ring_full; // the last slice found no room to turn it
 
 	// Epochs, under epoch_lock.
 	block_t *bad; // blocks that refuse to be written, not yet noted in the tree; the epoch thread's

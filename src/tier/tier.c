@@ -31,7 +31,7 @@ int tier_geometry_for(uint64_t size_bytes, unsigned rings, struct tier_geometry 
 	g.ring_bytes = clamp(size_bytes / 64 / rings, tiny ? 64 * KIB : 256 * KIB, 64 * MIB) & ~(uint64_t)(PAGE_BYTES - 1);
 	g.item_ring_bytes = clamp(size_bytes / 64, tiny ? 128 * KIB : 512 * KIB, 32 * MIB) & ~(uint64_t)(PAGE_BYTES - 1);
 	g.table_offset = TIER_RINGS_OFFSET + rings * g.ring_bytes + g.item_ring_bytes;
-	if (g.table_offset + 64 * (PAGE_BYTES + sizeof(struct slot_disk)) + PAGE_BYTES > g.size_bytes)
+	if (g.table_offset + TIER_FRAMES_MIN * (PAGE_BYTES + sizeof(struct slot_disk)) + PAGE_BYTES > g.size_bytes)
 		return -EINVAL;
 	uint64_t frames = (g.size_bytes - g.table_offset) / (PAGE_BYTES + sizeof(struct slot_disk));
 	for (;; frames--) {
@@ -57,10 +57,10 @@ static bool header_geometry(const struct tier_header_disk *h, uint64_t media_byt
 	struct tier_geometry g = { .size_bytes = h->size_bytes, .rings = h->rings, .ring_bytes = h->ring_bytes,
 				   .item_ring_bytes = h->item_ring_bytes, .table_offset = h->table_offset,
 				   .frames_offset = h->frames_offset, .frames = (frame_t)h->frames };
-	if (h->rings == 0 || h->rings > TIER_RINGS_MAX || h->size_bytes > media_bytes || h->frames == 0 || h->frames >= FRAME_NONE)
+	if (h->rings == 0 || h->rings > TIER_RINGS_MAX || h->size_bytes > media_bytes || h->frames < TIER_FRAMES_MIN || h->frames >= FRAME_NONE)
 		return false;
-	if (h->ring_bytes % PAGE_BYTES || h->item_ring_bytes % PAGE_BYTES || h->ring_bytes < 2 * RECORD_BYTES_MAX ||
-	    h->item_ring_bytes < 2 * RECORD_BYTES_MAX || h->ring_bytes > h->size_bytes || h->item_ring_bytes > h->size_bytes)
+	if (h->ring_bytes % PAGE_BYTES || h->item_ring_bytes % PAGE_BYTES || h->ring_bytes < RING_BYTES_MIN ||
+	    h->item_ring_bytes < ITEM_RING_BYTES_MIN || h->ring_bytes > h->size_bytes || h->item_ring_bytes > h->size_bytes)
 		return false;
 	if (h->table_offset != TIER_RINGS_OFFSET + h->rings * h->ring_bytes + h->item_ring_bytes ||
 	    h->frames_offset % PAGE_BYTES || h->frames_offset > h->size_bytes ||

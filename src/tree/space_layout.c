@@ -73,8 +73,9 @@ void space_blank_bitmap(const struct space_layout *l, uint64_t group, uint64_t *
 	memset(bits, 0, PAGE_BYTES);
 	for (unsigned i = 0; i < fixed; i++)
 		bits[i / 64] |= UINT64_C(1) << i % 64;
-	for (uint64_t i = end; i < SPACE_GROUP_BLOCKS; i++)
-		bits[i / 64] |= UINT64_C(1) << i % 64;
+	for (; end % 64; end++)
+		bits[end / 64] |= UINT64_C(1) << end % 64;
+	memset(bits + end / 64, 0xff, (SPACE_GROUP_BLOCKS - end) / 8);
 }
 
 unsigned space_levels(uint64_t blocks)
