@@ -25,7 +25,7 @@ load() {
 	sleep 1
 }
 load_ends() {
-	wait_gone "$LOAD" 15 || fail "a client of the mount still hangs 15 s after $1"
+	wait_gone "$LOAD" 60 || fail "a client of the mount still hangs 60 s after $1"
 	JOBS=()
 	wait "$LOAD" 2>/dev/null || :
 }
