@@ -234,7 +234,10 @@ void store_space(struct store *s, struct store_space *ret_space)
 	pthread_mutex_lock(&s->space_lock);
 	uint64_t claims = s->claims;
 	pthread_mutex_unlock(&s->space_lock);
-	uint64_t unpromised = free_blocks > claims ? free_blocks - claims : 0;
+	// People are told what will be taken, not what might be at worst.
+	uint64_t likely = frames_dirty_count(s->tier);
+	uint64_t promised = claims < likely ? claims : likely;
+	uint64_t unpromised = free_blocks > promised ? free_blocks - promised : 0;
 	*ret_space = (struct store_space){ .total = s->super.blocks - fixed, .free = unpromised,
 					   .available = unpromised > s->reserve ? unpromised - s->reserve : 0 };
 }
