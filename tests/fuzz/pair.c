@@ -387,7 +387,7 @@ void fuzz_append_record(struct fuzz_pair *p, unsigned ring, struct record_disk *
 	fuzz_touch_tier(p, r, record->bytes);
 	memcpy(r, record, record->bytes);
 	fuzz_seal_record(p, ring, at);
-	p->ring_head[ring] += record->bytes;
+	p->ring_head[ring] += (record->bytes + RECORD_ALIGN - 1) & ~(uint64_t)(RECORD_ALIGN - 1);
 }
 
 void fuzz_seal_slot(struct fuzz_pair *p, frame_t f)
