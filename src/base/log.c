@@ -7,6 +7,7 @@
 
 static const char *program_name = "vemsfuse";
 static bool to_syslog, quiet;
+static int also_to = -1;
 
 void log_init(const char *program)
 {
@@ -17,6 +18,11 @@ void log_to_syslog(void)
 {
 	openlog(program_name, LOG_PID, LOG_DAEMON);
 	to_syslog = true;
+}
+
+void log_also_to(int fd)
+{
+	also_to = fd;
 }
 
 void log_quiet(int be_quiet)
@@ -34,6 +40,8 @@ static void write_line(int priority, const char *prefix, const char *format, va_
 		syslog(priority, "%s%s", prefix, line);
 	else
 		fprintf(stderr, "%s: %s%s\n", program_name, prefix, line);
+	if (also_to >= 0)
+		dprintf(also_to, "%s: %s%s\n", program_name, prefix, line);
 }
 
 #define LOG_FUNCTION(name, priority, prefix)            \

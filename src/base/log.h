@@ -6,6 +6,8 @@
 
 void log_init(const char *program);
 void log_to_syslog(void); // from now on
+// Also to that descriptor, from now on: a terminal that is still there. The log owns it.
+void log_also_to(int fd);
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -11,6 +11,7 @@
 #include "log.h"
 
 static int ready_pipe = -1; // the child's end
+static int terminal = -1;   // a pipe is let go of: whoever reads it waits for its end
 
 static int child_failed(pid_t child, int exit_failed)
 {
@@ -74,6 +75,8 @@ void daemon_ready(void)
 	setsid();
 	if (chdir("/"))
 		log_warning("cannot leave the working directory: %s", strerror(errno));
+	if (isatty(STDERR_FILENO))
+		terminal = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
 	log_to_syslog();
 	for (int fd = 0; fd <= 2 && null >= 0; fd++)
 		dup2(null, fd);
@@ -82,4 +85,9 @@ void daemon_ready(void)
 	n = write(ready_pipe, "", 1);
 	(void)n;
 	close(ready_pipe);
+}
+
+void daemon_ending(void)
+{
+	log_also_to(terminal);
 }

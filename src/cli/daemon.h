@@ -11,5 +11,8 @@
 void daemon_fork(const char *mountpoint, int exit_failed);
 // In the child: lets go of the terminal, the session and the working directory, then of the parent.
 void daemon_ready(void);
+// What is logged from now on goes to the terminal as well, if it was started from one that is still
+// there: the user who unmounts wants to know what it waits for.
+void daemon_ending(void);
 
 #endif

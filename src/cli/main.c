@@ -82,6 +82,7 @@ static void write_back(struct store *store)
 
 static int finish(struct store *store)
 {
+	daemon_ending();
 	if (!store_read_only(store))
 		write_back(store);
 	return store_close(store);

@@ -165,6 +165,14 @@ slow_end() {
 		said '^vemsfuse: [1-9][0-9]* MiB still to be written to the backing$'
 		equal "$(wc -l <"$DIR/out")" 0 "lines on stdout"
 	done
+	step "in the background: so it does on the terminal that it was started from, while that is there"
+	(sleep 6; kill -CONT "$outer") &
+	script -qec "'$VEMSFUSE' --assume-persistent --interval=3600 --pmem='$TIER' --backing='$BACKING' '$MNT' &&
+		head -c 8M /dev/urandom >'$MNT/terminal' && kill -STOP $outer && fusermount3 -u '$MNT' && sleep 4" \
+		"$DIR/typescript" >/dev/null </dev/null || fail "a mount from a terminal: $(cat "$DIR/typescript")"
+	grep -q '^vemsfuse: [1-9][0-9]* MiB still to be written to the backing' "$DIR/typescript" ||
+		fail "the terminal says: $(cat "$DIR/typescript")"
+	wait_released
 	MNT=$outer_mnt PID=$outer
 	unmount_fs
 	TIER=$tier BACKING=$backing MNT=$mnt
