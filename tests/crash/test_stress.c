@@ -380,6 +380,38 @@ static int open_image(struct image *i, unsigned interval_ms)
 	return r ? r : store_open_on(&config, m, b, &store);
 }
 
+static void summarise(const struct worker *worker, unsigned threads, const struct vems_stats *st)
+{
+	uint64_t reads = 0, writes = 0, pairs = 0, drops = 0, recreated = 0;
+	for (unsigned n = 0; n < threads; n++) {
+		reads += worker[n].reads;
+		writes += worker[n].writes;
+		pairs += worker[n].pairs;
+		drops += worker[n].drops;
+		recreated += worker[n].recreated;
+	}
+	printf("%llu shared reads, %llu writes, %llu drops, %llu objects made anew, %llu pairs; %llu commits, %llu restarts, %llu epochs, "
+	       "%llu evicted, %llu filled, %llu dropped\n", (unsigned long long)reads, (unsigned long long)writes,
+	       (unsigned long long)drops, (unsigned long long)recreated, (unsigned long long)pairs, (unsigned long long)st->commits,
+	       (unsigned long long)st->restarts, (unsigned long long)st->epochs, (unsigned long long)st->pages_evicted,
+	       (unsigned long long)st->pages_filled, (unsigned long long)st->pages_dropped);
+}
+
+// A new tier: all of it is there.
+static void check_backing_alone(struct worker *worker, unsigned threads, struct image *i, struct media *blank, unsigned interval_ms)
+{
+	i->media = blank;
+	int r = open_image(i, interval_ms);
+	if (r) {
+		fail("opening again", strerror(-r));
+		return;
+	}
+	lanes(worker, threads, true);
+	check_all(worker, threads);
+	lanes(worker, threads, false);
+	store_abandon(store);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -424,15 +456,8 @@ int main(int argc, char **argv)
 	for (unsigned n = 0; n < 10 * seconds && !stop; n++)
 		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
 	stop = true;
-	uint64_t reads = 0, writes = 0, pairs = 0, drops = 0, recreated = 0;
-	for (unsigned n = 0; n < threads; n++) {
+	for (unsigned n = 0; n < threads; n++)
 		pthread_join(worker[n].thread, NULL);
-		reads += worker[n].reads;
-		writes += worker[n].writes;
-		pairs += worker[n].pairs;
-		drops += worker[n].drops;
-		recreated += worker[n].recreated;
-	}
 	struct vems_stats st;
 	store_stats(store, &st);
 	if (!tally.failed)
@@ -450,26 +475,12 @@ int main(int argc, char **argv)
 		return 99;
 	if (!tally.failed && store_close(store))
 		fail("closing", "failed");
-	if (!tally.failed) { // a new tier on the backing alone
-		i->media = blank;
-		r = open_image(i, interval_ms);
-		if (r) {
-			fail("opening again", strerror(-r));
-		} else {
-			lanes(worker, threads, true);
-			check_all(worker, threads);
-			lanes(worker, threads, false);
-			store_abandon(store);
-		}
-	}
+	if (!tally.failed)
+		check_backing_alone(worker, threads, i, blank, interval_ms);
 	if (tally.failed)
 		printf("FAILED: %s\n\treplay: test_stress --seconds %u --threads %u --tier %u --interval %u --seed %llu\n", tally.text, seconds,
 		       threads, tier_mib, interval_ms, (unsigned long long)settings.seed);
-	printf("%llu shared reads, %llu writes, %llu drops, %llu objects made anew, %llu pairs; %llu commits, %llu restarts, %llu epochs, "
-	       "%llu evicted, %llu filled, %llu dropped\n", (unsigned long long)reads, (unsigned long long)writes,
-	       (unsigned long long)drops, (unsigned long long)recreated, (unsigned long long)pairs, (unsigned long long)st.commits,
-	       (unsigned long long)st.restarts, (unsigned long long)st.epochs, (unsigned long long)st.pages_evicted,
-	       (unsigned long long)st.pages_filled, (unsigned long long)st.pages_dropped);
+	summarise(worker, threads, &st);
 	for (unsigned n = 0; n < threads; n++)
 		driver_fini(&worker[n].driver);
 	free(worker);
