@@ -21,19 +21,12 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "clock.h"
 #include "log.h"
 
 #define LOCK_PATIENCE_MS 5000
 #define LOCK_RETRY_MS 20
 #define BLANK_BYTES (UINT64_C(1) << 20) // at either end
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 // O_EXCL keeps mounts, md, dm and the like off a block device (without O_CREAT it means that and
 // nothing else); a killed predecessor has it as long as the lock.

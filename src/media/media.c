@@ -28,6 +28,7 @@
 #include <immintrin.h>
 #endif
 #include "class.h"
+#include "clock.h"
 #include "log.h"
 
 #define LOCK_PATIENCE_MS 5000
@@ -185,14 +186,6 @@ void media_drain(struct media *m)
 }
 
 // ---- opening -----------------------------------------------------------------------------------
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 // A killed predecessor holds its lock until the kernel has torn down its mapping, which takes a
 // while for a large one.

@@ -706,9 +706,7 @@ static void *chores_main(void *arg)
 			s->asked = false;
 			pthread_cond_broadcast(&s->chores_done);
 		} else if (!s->chores_stop && !s->asked && !atomic_load(&s->chores_kicked)) {
-			struct timespec until;
-			clock_gettime(CLOCK_MONOTONIC, &until);
-			until.tv_sec++;
+			struct timespec until = deadline_in_ms(1000);
 			pthread_cond_timedwait(&s->chores_cond, &s->chores_lock, &until);
 		}
 	}

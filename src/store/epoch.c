@@ -632,8 +632,6 @@ static int run_epoch(struct store *s, struct grace_reader *reader)
 
 static void note_result(struct store *s, int r)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
 	if (r == 0) {
 		if (atomic_exchange(&s->epoch_failures, 0))
 			log_info("%s: write-back works again", s->backing->path);
@@ -641,26 +639,14 @@ static void note_result(struct store *s, int r)
 		return;
 	}
 	if (atomic_fetch_add(&s->epoch_failures, 1) == 0) {
-		s->failing_since = now;
+		s->failing_since_ms = now_ms();
 		log_error("%s: write-back failed: %s; all of it is safe in the tier, trying again", s->backing->path, strerror(-r));
 	}
-	uint64_t failing_ms = (uint64_t)(now.tv_sec - s->failing_since.tv_sec) * 1000;
 	if (r == -EUCLEAN)
 		atomic_store(&s->degraded, DEGRADED_READ_ONLY);
-	else if (failing_ms >= s->config.io_timeout_ms)
+	else if (now_ms() - s->failing_since_ms >= s->config.io_timeout_ms)
 		atomic_store(&s->degraded, DEGRADED_NO_DIRTY);
 	wake_waiters(s);
-}
-
-static void deadline_in(struct timespec *ts, uint64_t ms)
-{
-	clock_gettime(CLOCK_MONOTONIC, ts);
-	ts->tv_sec += (time_t)(ms / 1000);
-	ts->tv_nsec += (long)(ms % 1000) * 1000000;
-	if (ts->tv_nsec >= 1000000000) {
-		ts->tv_nsec -= 1000000000;
-		ts->tv_sec++;
-	}
 }
 
 static void *epoch_main(void *arg)
@@ -674,7 +660,7 @@ static void *epoch_main(void *arg)
 	// Hits beside it keep their latency: it only ever gets what they leave.
 	pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
 	setpriority(PRIO_PROCESS, 0, 10);
-	deadline_in(&due, s->config.interval_ms);
+	due = deadline_in_ms(s->config.interval_ms);
 	pthread_mutex_lock(&s->epoch_lock);
 	while (!s->epoch_stop) {
 		if (s->attempts_wanted <= s->attempts_started &&
@@ -684,7 +670,7 @@ static void *epoch_main(void *arg)
 		pthread_mutex_unlock(&s->epoch_lock);
 		int r = run_epoch(s, reader);
 		note_result(s, r);
-		deadline_in(&due, r ? 1000 : s->config.interval_ms);
+		due = deadline_in_ms(r ? 1000 : s->config.interval_ms);
 		pthread_mutex_lock(&s->epoch_lock);
 		s->attempt_result = r;
 		s->attempts_finished = s->attempts_started;
@@ -720,7 +706,7 @@ int epoch_wait(struct store *s, const struct lane *lane)
 	pthread_cond_signal(&s->epoch_cond);
 	while (r == 0 && s->attempts_finished < target) {
 		struct timespec look_again;
-		deadline_in(&look_again, 100);
+		look_again = deadline_in_ms(100);
 		pthread_cond_timedwait(&s->epoch_done, &s->epoch_lock, &look_again);
 		if (lane && atomic_load(&lane->interrupted))
 			r = -EINTR;

@@ -457,19 +457,13 @@ static void help(struct op *op)
 static int wait_step(struct op *op)
 {
 	struct store *s = op->store;
-	struct timespec until;
 	if (atomic_load(&op->lane->interrupted))
 		return -EINTR;
 	if (atomic_load(&s->degraded) && op->park != PARK_LOG)
 		return atomic_load(&s->degraded) == DEGRADED_READ_ONLY ? -EROFS : -EIO;
 	if (atomic_load(&s->log_damaged))
 		return -EIO;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += WAIT_STEP_MS * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_nsec -= 1000000000;
-		until.tv_sec++;
-	}
+	struct timespec until = deadline_in_ms(WAIT_STEP_MS);
 	pthread_mutex_lock(&s->wait_lock);
 	pthread_cond_timedwait(&s->wait_cond, &s->wait_lock, &until);
 	pthread_mutex_unlock(&s->wait_lock);

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <time.h>
 #include "backing.h"
+#include "clock.h"
 #include "fold.h"
 #include "grace.h"
 #include "hash.h"
@@ -196,7 +197,7 @@ struct store {
 	int attempt_result;
 	bool epoch_stop, epoch_closing; // closing: a superblock that cannot be written is not waited for any more
 	_Atomic bool super_stuck;       // for longer than the time-out
-	struct timespec failing_since;
+	uint64_t failing_since_ms;
 	_Atomic uint64_t epoch_failures;
 	_Atomic int degraded;
 
@@ -388,18 +389,5 @@ int pair_resumed(struct store *s);
 int pair_damaged(struct store *s);
 // Opens on media and backing that are open already, and owns them from then on.
 int store_open_on(const struct store_config *config, struct media *m, struct backing *b, struct store **ret_store);
-
-static inline uint64_t now_ms(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-static inline uint64_t wall_ns(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
 
 #endif
