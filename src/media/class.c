@@ -77,7 +77,7 @@ static int recognise_file(int fd, const struct stat *st, const char *path, enum 
 	int err;
 
 	if (st->st_size < (off_t)PAGE_BYTES) {
-		log_error("%s: is smaller than one page of %u bytes", path, PAGE_BYTES);
+		log_error("%s: is smaller than one page of %u bytes; give it its size (truncate -s)", path, PAGE_BYTES);
 		return -EINVAL;
 	}
 	if (fstatfs(fd, &fs)) {

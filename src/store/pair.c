@@ -359,6 +359,12 @@ static int attach_or_empty(struct store *s, lsn_t base)
 	return s->read_only ? empty_tier(s) : attach_tier(s, base);
 }
 
+static void warn_of_discard(struct store *s, const struct tier_view *t)
+{
+	if (tier_is_dirty(t))
+		log_warning("%s: gave up a tier that was in use by another file system", s->media->path);
+}
+
 // A tier that is not empty and not this backing's: only with --discard-tier.
 static int discard(struct store *s, const struct tier_view *t, lsn_t base)
 {
@@ -370,8 +376,7 @@ static int discard(struct store *s, const struct tier_view *t, lsn_t base)
 			  tier_is_dirty(t) ? " and may hold data that is nowhere else" : "");
 		return -ESTALE;
 	}
-	if (tier_is_dirty(t))
-		log_warning("%s: gave up a tier that was in use by another file system", path);
+	warn_of_discard(s, t);
 	return attach_or_empty(s, base);
 }
 
@@ -395,14 +400,18 @@ static int pair_attached(struct store *s, const struct tier_view *t)
 			  (unsigned long long)t->epoch, (unsigned long long)super->epoch);
 		return -ESTALE;
 	}
-	if (!s->config.lose_tier) {
-		log_error("%s: its tier is missing: %s is not the one it was last mounted with; --lose-tier mounts the last epoch and "
-			  "loses what was written in the %.0f s since", s->backing->path, s->media->path, age_seconds(super));
+	// What is another's or unknown needs --discard-tier as well; a damaged tier of ours is as good as lost.
+	bool unknown = !tier_is_empty(t) && !tier_is_own(t, super) && t->found != TIER_FOUND_DAMAGED;
+	if (!s->config.lose_tier || (unknown && !s->config.discard_tier)) {
+		log_error("%s: its tier is missing: %s is not the one it was last mounted with%s; %s mounts the last epoch%s and loses what "
+			  "was written in the %.0f s since", s->backing->path, s->media->path,
+			  tier_is_dirty(t) && unknown ? ", and may hold data that is nowhere else" : "",
+			  unknown ? "--lose-tier with --discard-tier" : "--lose-tier",
+			  unknown ? ", gives up what that one holds" : "", age_seconds(super));
 		return -ESTALE;
 	}
-	// What is another's or unknown needs --discard-tier as well; a damaged tier of ours is as good as lost.
-	if (!tier_is_empty(t) && !tier_is_own(t, super) && t->found != TIER_FOUND_DAMAGED && !s->config.discard_tier)
-		return discard(s, t, 0);
+	if (unknown)
+		warn_of_discard(s, t);
 	return lose_tier(s);
 }
 

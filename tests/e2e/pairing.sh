@@ -164,8 +164,10 @@ mount_fs
 echo later >"$MNT/later"
 kill9
 random_file "$TIER" 32
-refuse '--lose-tier'
-refuse '--discard-tier' --lose-tier
+for options in '' --lose-tier --discard-tier; do
+	# shellcheck disable=SC2086 # none or one
+	refuse '--lose-tier with --discard-tier' $options
+done
 mount_fs --lose-tier --discard-tier
 [ "$(cat "$MNT/kept")" = kept ] || fail "the last epoch is not complete"
 unmount_fs
