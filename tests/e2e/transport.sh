@@ -24,8 +24,16 @@ load() {
 	JOBS+=("$LOAD")
 	sleep 1
 }
+where_it_hangs() { # as far as the kernel tells
+	local task
+	for task in "/proc/$LOAD/task"/*; do
+		echo "$(cat "$task/comm"): $(head -n 6 "$task/stack" | tr '\n' ' ')"
+	done
+	grep . /sys/fs/fuse/connections/*/waiting
+	ps -eLo pid,stat,wchan:30,comm | grep -E 'vems|iou'
+} >&2 2>/dev/null
 load_ends() {
-	wait_gone "$LOAD" 60 || fail "a client of the mount still hangs 60 s after $1"
+	wait_gone "$LOAD" 60 || { where_it_hangs || :; fail "a client of the mount still hangs 60 s after $1"; }
 	JOBS=()
 	wait "$LOAD" 2>/dev/null || :
 }
