@@ -23,6 +23,7 @@
 #define INTERVAL_MS_DEFAULT 30000u
 #define IO_TIMEOUT_MS_DEFAULT 30000u
 #define LEVELS_MAX 16u
+#define COLLECT_FRAMES 4096u // looked at in one grace period
 
 struct build;
 
@@ -86,30 +87,43 @@ static int frame_order(const void *a, const void *b, void *arg)
 	return x->lsn > y->lsn ? -1 : x->lsn < y->lsn;
 }
 
+static int collect_frame(struct build *b, frame_t f, size_t *room)
+{
+	const struct tier *t = b->s->tier;
+	uint16_t state = frame_state(&t->frame[f]);
+	bool here = frame_place(state) == FRAME_INDEXED || state & FRAME_KEPT;
+
+	if (!here || !(state & FRAME_DIRTY) || t->frame[f].lsn > b->cut)
+		return 0;
+	if (b->frames == *room) {
+		frame_t *more = realloc(b->frame, 2 * *room * sizeof *more);
+		if (!more)
+			return -ENOMEM;
+		b->frame = more;
+		*room *= 2;
+	}
+	b->frame[b->frames++] = f;
+	return 0;
+}
+
 static int collect_frames(struct build *b)
 {
 	struct tier *t = b->s->tier;
 	size_t room = (size_t)frames_dirty_count(t) + 64;
+	int r = 0;
 
 	b->frame = malloc(room * sizeof *b->frame);
 	if (!b->frame)
 		return -ENOMEM;
-	for (frame_t f = 0; f < t->frames; f++) {
-		uint16_t state = frame_state(&t->frame[f]);
-		bool here = frame_place(state) == FRAME_INDEXED || state & FRAME_KEPT;
-		if (!here || !(state & FRAME_DIRTY) || t->frame[f].lsn > b->cut)
-			continue;
-		if (b->frames == room) {
-			frame_t *more = realloc(b->frame, 2 * room * sizeof *more);
-			if (!more)
-				return -ENOMEM;
-			b->frame = more;
-			room *= 2;
-		}
-		b->frame[b->frames++] = f;
+	for (frame_t f = 0; !r && f < t->frames; f++) {
+		if (f % COLLECT_FRAMES == 0) // no frame is used again while it is looked at; nor held up for long
+			grace_enter(&b->s->grace, b->reader);
+		r = collect_frame(b, f, &room);
 	}
-	qsort_r(b->frame, b->frames, sizeof *b->frame, frame_order, t->frame);
-	return 0;
+	grace_leave(b->reader);
+	if (!r)
+		qsort_r(b->frame, b->frames, sizeof *b->frame, frame_order, t->frame);
+	return r;
 }
 
 static int item_order(const void *a, const void *b)
