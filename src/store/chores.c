@@ -435,9 +435,9 @@ unsigned evict_some(struct store *s, unsigned want, bool wait)
 
 void evict_frame(struct store *s, frame_t f)
 {
-	if (s->read_only || !table_lock(s, false))
+	if (!table_lock(s, false))
 		return;
-	if (take_out(s, f, false))
+	if (take_out(s, f, false) && !s->read_only) // whose slots stay, and whose frames nobody wants
 		victims_free(s, &f, 1);
 	pthread_mutex_unlock(&s->tier->table_lock);
 }
