@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "pair.h"
+#include "quick.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
@@ -119,7 +120,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 // An epoch may be under way when libFuzzer looks: the kernel alone knows its writes.
 const char *__asan_default_options(void)
 {
-	return "detect_leaks=0";
+	return QUICK_ASAN ":detect_leaks=0";
 }
 
 static void limit(size_t offset, uint32_t most)

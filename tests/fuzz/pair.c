@@ -8,6 +8,7 @@
 #include "fs.h"
 #include "hash.h"
 #include "log.h"
+#include "quick.h"
 #include "super.h"
 #include "space_layout.h"
 #include "walk.h"
@@ -15,26 +16,9 @@
 #define BACKING_BYTES ((uint64_t)FUZZ_BLOCKS * PAGE_BYTES)
 #define SUM_LEVEL 0x73706163u // of a part of space (FORMAT.md)
 #define NODES_SEALED_MAX 4096u
+#define GUARD_BYTES (1u << 20)
 #define FILES_CLEAN 120u
 #define FILES_DIRTY 16u // few enough that no epoch is wanted
-
-#define CHECK(condition)                                                            \
-	do {                                                                        \
-		if (!(condition)) {                                                 \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-			_exit(99);                                                  \
-		}                                                                   \
-	} while (0)
-
-// The same ids each time, so that an input means the same (--wrap=getrandom).
-ssize_t __wrap_getrandom(void *buffer, size_t bytes, unsigned flags);
-ssize_t __wrap_getrandom(void *buffer, size_t bytes, unsigned flags)
-{
-	static uint8_t next = 1;
-	for (size_t i = 0; i < bytes; i++)
-		((uint8_t *)buffer)[i] = next++;
-	return (ssize_t)bytes;
-}
 
 uint64_t input_take(struct input *in, unsigned bytes)
 {
@@ -114,33 +98,19 @@ static int seen_io(void *arg, char kind, block_t block, const struct iovec *iov,
 	return 0;
 }
 
-static uint8_t *map(int fd, uint64_t bytes, int protection, void *at)
+static uint8_t *map(int fd, uint64_t bytes, void *at)
 {
-	void *base = mmap(at, bytes, protection, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
+	void *base = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
 	CHECK(base != MAP_FAILED);
 	return base;
 }
 
-// A place for the tier with pages at both ends that fault.
-static uint8_t *guarded(void)
+// A second mapping of the tier, for the store, between pages that fault.
+static uint8_t *map_guarded(int fd)
 {
-	static uint8_t *place;
-	if (!place) {
-		place = mmap(NULL, FUZZ_TIER_BYTES + (2u << 20), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		CHECK(place != MAP_FAILED);
-	}
-	return place + (1u << 20);
-}
-
-// The place stays ours (--wrap=munmap).
-int __wrap_munmap(void *at, size_t bytes);
-int __real_munmap(void *at, size_t bytes);
-int __wrap_munmap(void *at, size_t bytes)
-{
-	if (at != guarded())
-		return __real_munmap(at, bytes);
-	CHECK(mmap(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == at);
-	return 0;
+	uint8_t *place = mmap(NULL, FUZZ_TIER_BYTES + 2 * GUARD_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	CHECK(place != MAP_FAILED);
+	return map(fd, FUZZ_TIER_BYTES, place + GUARD_BYTES);
 }
 
 int fuzz_pair_open(struct fuzz_pair *p, const struct store_config *config, struct store **ret_store)
@@ -153,8 +123,11 @@ int fuzz_pair_open(struct fuzz_pair *p, const struct store_config *config, struc
 	char path[64];
 
 	CHECK(m);
-	*m = (struct media){ .base = map(p->tier_fd, FUZZ_TIER_BYTES, PROT_READ | (c.read_only ? 0 : PROT_WRITE), guarded()),
-			     .size_bytes = FUZZ_TIER_BYTES, .class = MEDIA_DRAM, .read_only = c.read_only, .fd = -1, .path = "tier" };
+	CHECK(mprotect(p->store_tier, FUZZ_TIER_BYTES, PROT_READ | (c.read_only ? 0 : PROT_WRITE)) == 0);
+	quick_tier(p->store_tier);
+	quick_backing(p->backing, BACKING_BYTES);
+	*m = (struct media){ .base = p->store_tier, .size_bytes = FUZZ_TIER_BYTES, .class = MEDIA_DRAM, .read_only = c.read_only,
+			     .fd = -1, .path = "tier" };
 	recorder = (struct media_recorder){ seen_store, seen_drain, p };
 	m->recorder = &recorder;
 	snprintf(path, sizeof path, "/proc/self/fd/%d", p->backing_fd);
@@ -248,8 +221,9 @@ static void pair_init(struct fuzz_pair *p, const struct fuzz_pair *from)
 	p->tier_fd = memfd_create("tier", MFD_CLOEXEC);
 	p->backing_fd = memfd_create("backing", MFD_CLOEXEC);
 	CHECK(ftruncate(p->tier_fd, FUZZ_TIER_BYTES) == 0 && ftruncate(p->backing_fd, (off_t)BACKING_BYTES) == 0);
-	p->tier = map(p->tier_fd, FUZZ_TIER_BYTES, PROT_READ | PROT_WRITE, NULL);
-	p->backing = map(p->backing_fd, BACKING_BYTES, PROT_READ | PROT_WRITE, NULL);
+	p->tier = map(p->tier_fd, FUZZ_TIER_BYTES, NULL);
+	p->store_tier = map_guarded(p->tier_fd);
+	p->backing = map(p->backing_fd, BACKING_BYTES, NULL);
 	p->tier_touched = calloc(1, FUZZ_TIER_BYTES / PAGE_BYTES / 8 + 1);
 	p->backing_touched = calloc(1, FUZZ_BLOCKS / 8 + 1);
 	CHECK(p->tier_touched && p->backing_touched);

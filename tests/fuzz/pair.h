@@ -35,6 +35,7 @@ struct fuzz_pair {
 	unsigned objects;
 	// Inside of pair.c:
 	int tier_fd, backing_fd;
+	uint8_t *store_tier;
 	const uint8_t *tier_before, *backing_before;
 	uint8_t *tier_touched, *backing_touched; // bit per page
 };
@@ -43,7 +44,7 @@ void fuzz_pair_make(struct fuzz_pair *clean, struct fuzz_pair *dirty);
 void fuzz_touch_tier(struct fuzz_pair *p, const void *at, size_t bytes);
 void fuzz_touch_block(struct fuzz_pair *p, block_t block);
 void fuzz_pair_restore(struct fuzz_pair *p); // no store is open on it
-// The tier is mapped between pages that fault.
+// The store sees the tier between pages that fault.
 int fuzz_pair_open(struct fuzz_pair *p, const struct store_config *config, struct store **ret_store);
 
 // Checksums of what was damaged.

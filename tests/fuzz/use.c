@@ -46,7 +46,7 @@ static int read_some(struct use *u, struct op *op, object_t id, uint64_t offset)
 {
 	static struct iovec iov[OP_PAGES_MAX];
 	int count = 0;
-	ssize_t r = fs_read(op, u->fs, id, offset, READ_PAGES * PAGE_BYTES, iov, &count);
+	ssize_t r = fs_read(op, u->fs, id, offset, READ_PAGES * PAGE_BYTES, true, iov, &count);
 	for (int i = 0; r > 0 && i < count; i++)
 		for (size_t b = 0; b < iov[i].iov_len; b += 64)
 			u->sum += ((const uint8_t *)iov[i].iov_base)[b];
@@ -56,7 +56,7 @@ static int read_some(struct use *u, struct op *op, object_t id, uint64_t offset)
 static void see_xattrs(struct use *u, object_t id)
 {
 	static char list[4096], value[XATTR_BYTES_MAX];
-	int bytes = RUN(fs_listxattr(op, u->fs, id, list, sizeof list - 1));
+	int bytes = RUN(fs_listxattr(op, u->fs, id, true, list, sizeof list - 1));
 	if (bytes < 0)
 		return;
 	list[bytes] = 0;
@@ -107,7 +107,7 @@ static void change(struct use *u, const struct fuzz_pair *p)
 	if (RUN(fs_make(op, u->fs, &cred, OBJECT_ROOT, "new", S_IFREG | 0644, 0, NULL, &st)) == 0)
 		RUN(fs_write(op, u->fs, st.st_ino, data, sizeof data, 0, true));
 	RUN(fs_make(op, u->fs, &cred, dir, "newer", S_IFDIR | 0755, 0, NULL, &st));
-	RUN(fs_rename(op, u->fs, dir, "big", OBJECT_ROOT, "new", 0));
+	RUN(fs_rename(op, u->fs, &cred, dir, "big", OBJECT_ROOT, "new", 0));
 	RUN(fs_unlink(op, u->fs, dir, "other"));
 	RUN(fs_rmdir(op, u->fs, dir, "newer"));
 	RUN(fs_setxattr(op, u->fs, p->object[3], "user.large", value, sizeof value, 0));
