@@ -228,10 +228,23 @@ static void turn_item_ring(struct slice *sl)
 	}
 }
 
+// A crash between T and the tails leaves records that were reclaimed already. Slots and the item ring have
+// what they say, and their frames may have been given away since.
+static void skip_reclaimed(struct slice *sl)
+{
+	const struct record_disk *record = (const void *)sl->buffer;
+	lsn_t tail = atomic_load(&sl->s->tier->tail_lsn);
+	for (int ring; (ring = oldest_ring(sl)) >= 0 && slice_read(sl, (unsigned)ring) && record->lsn <= tail;)
+		sl->cursor[ring] += record->bytes;
+}
+
 static void slice_records(struct slice *sl)
 {
 	const struct record_disk *record = (const void *)sl->buffer;
 	unsigned n = 0;
+	skip_reclaimed(sl);
+	if (sl->error)
+		return;
 	for (; n < SLICE_RECORDS && sl->slots + RECORD_SWITCHES_MAX <= SLICE_FRAMES; n++) {
 		int ring = oldest_ring(sl);
 		if (ring < 0) {
@@ -266,6 +279,15 @@ static lsn_t reclaim_limit(struct store *s)
 			limit = inflight;
 	}
 	return limit - 1;
+}
+
+static bool slice_moves(const struct slice *sl)
+{
+	const struct tier *t = sl->s->tier;
+	bool moves = sl->done > atomic_load(&t->tail_lsn);
+	for (unsigned i = 0; i <= t->geometry.rings; i++)
+		moves |= sl->cursor[i] != t->ring[i].tail;
+	return moves;
 }
 
 static void slice_store(struct slice *sl)
@@ -334,8 +356,7 @@ bool reclaim_slice(struct store *s, bool wait)
 	turn_item_ring(sl);
 	if (!sl->error)
 		slice_records(sl);
-	unsigned item_ring = t->geometry.rings;
-	bool progress = !sl->error && (sl->done > atomic_load(&t->tail_lsn) || sl->cursor[item_ring] != t->ring[item_ring].tail);
+	bool progress = !sl->error && slice_moves(sl);
 	if (!sl->error && (progress || s->limbo_count))
 		slice_store(sl);
 	else if (sl->freed_count) // an error in the middle: they stay in limbo

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Reclaim after a crash between what it has let go of and the tail behind it.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "log.h"
+#include "store_impl.h"
+
+#define TIER_BYTES (UINT64_C(3) << 20)
+#define BACKING_BYTES (UINT64_C(32) << 20)
+#define ITEMS 20u
+#define SLICE_RECORDS 64u // of reclaim
+#define VALUE_BYTES 960u // a record of its own has 1024
+
+static int backing_fd;
+static struct media *m;
+
+// Reclaim is the test's own.
+static struct store *open_store(void)
+{
+	const struct store_config config = { .format_blank = true, .tiny = true, .assume_persistent = true, .interval_ms = 3600000 };
+	struct backing *b;
+	struct store *s;
+	char path[64];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", backing_fd);
+	assert_int_equal(backing_open(path, false, &b), 0);
+	assert_int_equal(store_open_on(&config, m, b, &s), 0);
+	chores_stop(s);
+	return s;
+}
+
+static struct store *new_store(void)
+{
+	backing_fd = memfd_create("backing", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(backing_fd, (off_t)BACKING_BYTES), 0);
+	assert_int_equal(media_open_dram(TIER_BYTES, &m), 0);
+	return open_store();
+}
+
+// A crash before the tail of that ring has arrived.
+static struct store *crash(struct store *s, struct lane *lane, unsigned ring, uint64_t tail)
+{
+	struct media *copy;
+	assert_int_equal(media_open_dram(TIER_BYTES, &copy), 0);
+	memcpy(copy->base, m->base, TIER_BYTES);
+	tier_word_store(copy, WORD_RING_TAIL + ring, tail);
+	media_drain(copy);
+	lane_free(lane);
+	store_abandon(s);
+	m = copy;
+	return open_store();
+}
+
+static void end(struct store *s, struct lane *lane)
+{
+	lane_free(lane);
+	s->chores_stop = false;
+	assert_int_equal(chores_start(s), 0);
+	assert_int_equal(store_sync(s), 0);
+	assert_int_equal(store_close(s), 0);
+	close(backing_fd);
+}
+
+#define COMMIT(lane, body)                    \
+	do {                                  \
+		struct op *op = op_begin(lane); \
+		int r_;                       \
+		do {                          \
+			r_ = (body);          \
+			if (!r_)              \
+				r_ = txn_commit(op, true); \
+		} while (op_again(op, &r_));  \
+		op_end(op);                   \
+		assert_int_equal(r_, 0);      \
+	} while (0)
+
+static void put_item(struct lane *lane, object_t object, unsigned round)
+{
+	uint8_t value[VALUE_BYTES];
+	memset(value, (int)(object + round), sizeof value);
+	COMMIT(lane, txn_put(op, item_key(object, ITEM_INODE, 0), value, sizeof value));
+}
+
+static void test_ring_full_of_what_was_logged_again(void **state)
+{
+	struct lane *lane;
+	object_t object[ITEMS];
+	struct store *s = new_store();
+	struct ring *r = tier_item_ring(s->tier);
+
+	assert_int_equal(lane_new(s, &lane), 0);
+	for (unsigned i = 0; i < ITEMS; i++)
+		object[i] = store_new_object(s);
+	// Items that stay, then others again and again, until those that stay have gone round.
+	for (unsigned i = 0; r->head + 1024 <= r->bytes; i++) {
+		put_item(lane, object[i < ITEMS ? i : i % 3], i);
+		reclaim_slice(s, true);
+	}
+	assert_true(r->head <= r->bytes && r->tail > 1024 * ITEMS);
+	s = crash(s, lane, r->number, 0);
+	r = tier_item_ring(s->tier);
+	assert_true(ring_used(r) + 1024 > r->bytes);
+	assert_int_equal(lane_new(s, &lane), 0);
+	put_item(lane, object[0], 0);
+	end(s, lane);
+}
+
+static int write_page(struct op *op, object_t object)
+{
+	static const uint8_t data[PAGE_BYTES] = { 1 };
+	int r = txn_claim(op, object, 0, 1);
+	return r ? r : txn_page(op, object, 0, data, NULL);
+}
+
+// Every frame that is free is so once.
+static void check_free_list(struct tier *t)
+{
+	uint32_t count = frames_free_count(t);
+	frame_t *frame = calloc(count, sizeof *frame);
+	uint8_t *seen = calloc(t->frames, 1);
+	assert_true(frames_claim(t, count, 0, frame));
+	for (uint32_t i = 0; i < count; i++)
+		assert_int_equal(seen[frame[i]]++, 0);
+	frames_return(t, frame, count);
+	free(frame);
+	free(seen);
+}
+
+static void test_frame_given_away_before_its_record_is_met_again(void **state)
+{
+	struct lane *lane;
+	struct store *s = new_store();
+	object_t object = store_new_object(s);
+
+	assert_int_equal(lane_new(s, &lane), 0);
+	COMMIT(lane, write_page(op, object));
+	assert_true(reclaim_slice(s, true));
+	s = crash(s, lane, 0, 0);
+	assert_int_equal(lane_new(s, &lane), 0);
+	COMMIT(lane, txn_drop(op, object, 0, 1));
+	assert_int_equal(evict_some(s, 1, true), 1);
+	frames_poll(s->tier);
+	assert_true(reclaim_slice(s, true));
+	frames_poll(s->tier);
+	check_free_list(s->tier);
+	end(s, lane);
+}
+
+static void test_slice_full_of_what_was_reclaimed(void **state)
+{
+	struct lane *lane;
+	struct store *s = new_store();
+	object_t object = store_new_object(s);
+
+	assert_int_equal(lane_new(s, &lane), 0);
+	for (unsigned i = 0; i < SLICE_RECORDS; i++)
+		put_item(lane, object, i);
+	assert_true(reclaim_slice(s, true));
+	uint64_t tail = s->tier->ring[0].tail;
+	s = crash(s, lane, 0, 0);
+	assert_int_equal(lane_new(s, &lane), 0);
+	put_item(lane, object, 0);
+	lsn_t before = s->tier->tail_lsn;
+	assert_true(reclaim_slice(s, true));
+	assert_true(s->tier->tail_lsn > before && s->tier->ring[0].tail > tail);
+	end(s, lane);
+}
+
+int main(void)
+{
+	log_quiet(1);
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_ring_full_of_what_was_logged_again),
+					    cmocka_unit_test(test_frame_given_away_before_its_record_is_met_again),
+					    cmocka_unit_test(test_slice_full_of_what_was_reclaimed) };
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
