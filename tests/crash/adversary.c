@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "hash.h"
+#include "space.h"
 
 #define THREADS_MAX 64u
 #define SECTOR_BYTES 512u
@@ -55,7 +56,7 @@ struct adversary {
 	struct backing_hook hook;
 	struct image *durable;
 	struct tier_geometry geometry;
-	bool have_geometry;
+	block_t space_end; // the last block of bitmaps and tables is before it
 	struct store_pending *store, **store_end;
 	struct write_pending *write, **write_end;
 	uint64_t writes_issued, number, changes;
@@ -87,6 +88,15 @@ static void image_write(struct image *i, block_t block, const uint8_t *data)
 {
 	memcpy(i->backing + block * PAGE_BYTES, data, PAGE_BYTES);
 	i->written[block / 8] |= (uint8_t)(1u << (block % 8));
+}
+
+static void image_write_sectors(struct image *i, const struct write_pending *w, uint8_t sectors)
+{
+	for (unsigned n = 0; n < PAGE_BYTES / SECTOR_BYTES; n++)
+		if (sectors >> n & 1) {
+			memcpy(i->backing + w->block * PAGE_BYTES + n * SECTOR_BYTES, w->data + n * SECTOR_BYTES, SECTOR_BYTES);
+			i->written[w->block / 8] |= (uint8_t)(1u << (w->block % 8));
+		}
 }
 
 static void writes_settle(struct adversary *a, unsigned thread, uint64_t below)
@@ -312,9 +322,11 @@ static int before_io(void *arg, char kind, block_t block, const struct iovec *io
 
 enum policy {
 	POLICY_NONE, POLICY_ALL, POLICY_EACH, POLICY_LINES, POLICY_WORDS, POLICY_ONE_LOST, POLICY_ONE_ARRIVED, POLICY_THREAD,
+	POLICY_HOT, // content of pages as a whole or not at all; of all else any lines and sectors
 	POLICIES
 };
-static const char *const policy_name[POLICIES] = { "none", "all", "each", "lines", "words", "one-lost", "one-arrived", "thread" };
+static const char *const policy_name[POLICIES] = { "none", "all", "each", "lines", "words", "one-lost", "one-arrived", "thread",
+						   "hot" };
 
 const char *crash_policy(uint64_t seed, char text[64])
 {
@@ -379,15 +391,25 @@ static void crash_tier(struct adversary *a, struct image *i, enum policy p, uint
 	uint64_t back = rng_below(rng, 2) ? count : count < 4 ? count : 4;
 	uint64_t the_one = count - 1 - rng_below(rng, (uint32_t)back);
 	unsigned the_thread = rng_below(rng, a->threads);
+	bool dull_arrives = rng_below(rng, 2);
 	for (const struct store_pending *s = a->store; s; s = s->next, n++) {
 		bool whole = p == POLICY_ALL || (p == POLICY_EACH && rng_below(rng, 2)) || (p == POLICY_ONE_ARRIVED && n == the_one) ||
 			     (p == POLICY_ONE_LOST && n != the_one) || (p == POLICY_THREAD && s->thread == the_thread);
-		if (whole)
+		bool dull = p == POLICY_HOT && s->offset >= a->geometry.frames_offset;
+		if (whole || (dull && dull_arrives))
 			memcpy(i->media->base + s->offset, s->data, s->bytes);
-		else if (p == POLICY_LINES || p == POLICY_WORDS || (p == POLICY_ONE_LOST && rng_below(rng, 2)))
-			store_words(i, s, p == POLICY_ONE_LOST ? POLICY_LINES : p, &c, rng);
+		else if (p == POLICY_WORDS || p == POLICY_LINES || (p == POLICY_HOT && !dull) || (p == POLICY_ONE_LOST && rng_below(rng, 2)))
+			store_words(i, s, p == POLICY_WORDS ? p : POLICY_LINES, &c, rng);
 	}
 	free(c.key);
+}
+
+// Neither a superblock, nor space, nor a node.
+static bool write_is_dull(const struct adversary *a, const struct write_pending *w)
+{
+	uint32_t magic;
+	memcpy(&magic, w->data, sizeof magic);
+	return w->block >= a->space_end && w->block + 1 < a->backing->blocks && magic != VEMS_NODE_MAGIC;
 }
 
 static void crash_backing(struct adversary *a, struct image *i, enum policy p, uint64_t *rng)
@@ -398,18 +420,19 @@ static void crash_backing(struct adversary *a, struct image *i, enum policy p, u
 	if (count == 0)
 		return;
 	uint64_t the_one = rng_below(rng, 2) ? rng_below(rng, (uint32_t)count) : count - 1;
+	bool dull_arrives = rng_below(rng, 2);
 	for (const struct write_pending *w = a->write; w; w = w->next, n++) {
 		bool whole = p == POLICY_ALL || ((p == POLICY_EACH || p == POLICY_THREAD) && rng_below(rng, 2)) ||
 			     (p == POLICY_ONE_ARRIVED && n == the_one) || (p == POLICY_ONE_LOST && n != the_one);
+		if (p == POLICY_HOT && write_is_dull(a, w)) {
+			if (dull_arrives)
+				image_write(i, w->block, w->data);
+			continue;
+		}
 		if (whole)
 			image_write(i, w->block, w->data);
-		if (whole || !(p == POLICY_LINES || p == POLICY_WORDS))
-			continue;
-		for (unsigned at = 0; at < PAGE_BYTES; at += SECTOR_BYTES)
-			if (rng_below(rng, 2)) {
-				memcpy(i->backing + w->block * PAGE_BYTES + at, w->data + at, SECTOR_BYTES);
-				i->written[w->block / 8] |= (uint8_t)(1u << (w->block % 8));
-			}
+		else if (p == POLICY_LINES || p == POLICY_WORDS || p == POLICY_HOT)
+			image_write_sectors(i, w, (uint8_t)rng_below(rng, 256));
 	}
 }
 
@@ -422,6 +445,128 @@ struct image *adversary_crash(struct adversary *a, enum crash_kind kind, uint64_
 		tier = backing = POLICY_ALL;
 	crash_tier(a, i, tier, &rng);
 	crash_backing(a, i, backing, &rng);
+	return i;
+}
+
+// ---- every state --------------------------------------------------------------------------------------
+
+#define UNITS_MAX 48u
+
+enum grain { GRAIN_WORDS, GRAIN_LINES, GRAIN_STORES, GRAINS };
+
+// What arrives by itself: of the first `take` of its words all do.
+struct unit {
+	uint64_t key; // line and thread, or which store
+	uint32_t words, seen, take;
+};
+struct arrival {
+	enum grain grain;
+	struct unit unit[UNITS_MAX]; // of the tier
+	unsigned units;
+	uint64_t states; // 0: too many
+};
+
+static struct unit *unit_of(struct arrival *v, uint64_t key)
+{
+	for (unsigned i = 0; i < v->units; i++)
+		if (v->unit[i].key == key)
+			return &v->unit[i];
+	if (v->units == UNITS_MAX)
+		return NULL;
+	v->unit[v->units] = (struct unit){ .key = key };
+	return &v->unit[v->units++];
+}
+
+static uint64_t unit_key(const struct arrival *v, const struct store_pending *s, uint64_t number, uint32_t at)
+{
+	return v->grain == GRAIN_STORES ? number : (s->offset + at) / LINE_BYTES << 8 | s->thread;
+}
+
+static bool units_count(const struct adversary *a, struct arrival *v)
+{
+	uint64_t number = 0;
+	for (const struct store_pending *s = a->store; s; s = s->next, number++)
+		for (uint32_t at = 0; at < s->bytes; at += 8) {
+			struct unit *u = unit_of(v, unit_key(v, s, number, at));
+			if (!u)
+				return false;
+			u->words++;
+		}
+	return true;
+}
+
+// How many ways there are for one unit, and for one block.
+static uint64_t unit_ways(const struct arrival *v, const struct unit *u)
+{
+	return v->grain == GRAIN_WORDS ? u->words + 1 : 2;
+}
+
+static uint64_t write_ways(const struct arrival *v)
+{
+	return v->grain == GRAIN_WORDS ? 1u << PAGE_BYTES / SECTOR_BYTES : 2;
+}
+
+static void arrival_at(const struct adversary *a, bool with_tier, uint64_t most, enum grain grain, struct arrival *v)
+{
+	*v = (struct arrival){ .grain = grain };
+	if (with_tier && !units_count(a, v))
+		return;
+	uint64_t states = 1;
+	for (unsigned i = 0; i < v->units && states <= most; i++)
+		states *= unit_ways(v, &v->unit[i]);
+	for (const struct write_pending *w = a->write; w && states <= most; w = w->next)
+		states *= write_ways(v);
+	v->states = states <= most ? states : 0;
+}
+
+static void arrival_finest(const struct adversary *a, bool with_tier, uint64_t most, struct arrival *v)
+{
+	int grain = GRAIN_WORDS;
+	do
+		arrival_at(a, with_tier, most, (enum grain)grain, v);
+	while (v->states == 0 && ++grain < GRAINS);
+}
+
+uint64_t adversary_states(const struct adversary *a, bool with_tier, uint64_t most)
+{
+	struct arrival v;
+	arrival_finest(a, with_tier, most, &v);
+	return v.states;
+}
+
+static void arrive_on_tier(const struct adversary *a, struct arrival *v, struct image *i, uint64_t *number)
+{
+	for (unsigned n = 0; n < v->units; n++) {
+		struct unit *u = &v->unit[n];
+		uint64_t ways = unit_ways(v, u), way = *number % ways;
+		u->take = v->grain == GRAIN_WORDS ? (uint32_t)way : way ? u->words : 0;
+		*number /= ways;
+	}
+	uint64_t which = 0;
+	for (const struct store_pending *s = a->store; s && v->units; s = s->next, which++)
+		for (uint32_t at = 0; at < s->bytes; at += 8) {
+			struct unit *u = unit_of(v, unit_key(v, s, which, at));
+			if (u->seen++ < u->take)
+				memcpy(i->media->base + s->offset + at, s->data + at, 8);
+		}
+}
+
+static void arrive_on_backing(const struct adversary *a, const struct arrival *v, struct image *i, uint64_t *number)
+{
+	for (const struct write_pending *w = a->write; w; w = w->next) {
+		uint64_t ways = write_ways(v), sectors = *number % ways * (255 / (ways - 1));
+		*number /= ways;
+		image_write_sectors(i, w, (uint8_t)sectors);
+	}
+}
+
+struct image *adversary_state(const struct adversary *a, bool with_tier, uint64_t most, uint64_t number)
+{
+	struct arrival v;
+	struct image *i = image_copy(a->durable);
+	arrival_finest(a, with_tier, most, &v);
+	arrive_on_tier(a, &v, i, &number);
+	arrive_on_backing(a, &v, i, &number);
 	return i;
 }
 
@@ -443,6 +588,7 @@ struct adversary *adversary_new(struct image *i, struct media *m, struct backing
 	i->media = NULL;
 	int r = tier_geometry_for(m->size_bytes, 0, &a->geometry);
 	assert(r == 0);
+	a->space_end = space_fixed_blocks(b->blocks);
 	a->recorder = (struct media_recorder){ on_store, on_drain, a };
 	a->hook = (struct backing_hook){ before_io, a };
 	m->recorder = &a->recorder;

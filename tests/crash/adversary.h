@@ -13,6 +13,7 @@
 #define CRASH_ADVERSARY_H
 
 #include "backing.h"
+#include "check.h"
 #include "media.h"
 #include "tier.h"
 
@@ -32,6 +33,14 @@ struct image *image_copy(const struct image *i);
 // Hands the tier's media on, which its user closes, and opens the backing.
 int image_open(struct image *i, bool read_only, struct media **ret_media, struct backing **ret_backing);
 void image_blank_tier(struct image *i);
+// The better superblock, or NULL.
+const struct super_disk *image_super(const struct image *i);
+// As fsck does: the store, and by `check` what is above it, read-only; the image stays as it is. `then`
+// (may be NULL) looks at the store that is open. 0, or 1 with the first error in text.
+typedef int (*image_check_fn)(struct store *store, const struct check_config *config, struct check_result *ret_result);
+typedef int (*image_then_fn)(struct store *store, void *arg, char *text, size_t bytes);
+int image_check(const struct image *i, bool lost_tier, image_check_fn check, image_then_fn then, void *arg, char *text,
+		size_t bytes);
 int image_save(const struct image *i, const char *prefix); // prefix.tier, prefix.backing
 
 // ---- the adversary --------------------------------------------------------------------------------
@@ -79,6 +88,14 @@ enum crash_kind {
 // Under the lock (in an event, or by adversary_lock()).
 struct image *adversary_crash(struct adversary *a, enum crash_kind kind, uint64_t seed);
 const char *crash_policy(uint64_t seed, char text[64]);
+
+// All states that a power cut could leave now, at the finest of three grains that has at most `most`:
+// how many; 0: there are more. Without the tier: those of the backing alone.
+//	words   of each line what its first stores left; of each block any sectors
+//	lines   any lines, any blocks
+//	stores  any calls of media_copy() as a whole, any blocks
+uint64_t adversary_states(const struct adversary *a, bool with_tier, uint64_t most);
+struct image *adversary_state(const struct adversary *a, bool with_tier, uint64_t most, uint64_t number);
 
 static inline uint64_t rng_next(uint64_t *state) // splitmix64
 {

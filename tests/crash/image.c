@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include "store_impl.h"
 
 #define SPARES_MAX 8u
 
@@ -106,9 +107,70 @@ int image_open(struct image *i, bool read_only, struct media **ret_media, struct
 	return 0;
 }
 
+// ---- the full check ---------------------------------------------------------------------------------
+
+struct first_error {
+	char *text;
+	size_t bytes;
+};
+
+static void note_finding(void *arg, const struct check_finding *finding)
+{
+	struct first_error *e = arg;
+	if (!finding->warning && !e->text[0])
+		check_describe(finding, e->text, e->bytes);
+}
+
+static int check_open(struct store *s, image_check_fn check, char *text, size_t bytes)
+{
+	struct first_error first = { text, bytes };
+	const struct check_config config = { .report = note_finding, .arg = &first };
+	struct check_result result;
+	text[0] = 0;
+	int r = check(s, &config, &result);
+	if (r)
+		snprintf(text, bytes, "the check: %s", strerror(-r));
+	return r || result.errors;
+}
+
+int image_check(const struct image *i, bool lost_tier, image_check_fn check, image_then_fn then, void *arg, char *text,
+		size_t bytes)
+{
+	const struct store_config config = { .read_only = true, .lose_tier = lost_tier, .tiny = true, .assume_persistent = true };
+	struct image view = *i;
+	struct media *m;
+	struct backing *b;
+	struct store *s;
+	if (media_open_dram(i->media->size_bytes, &view.media))
+		abort();
+	memcpy(view.media->base, i->media->base, i->media->size_bytes);
+	int r = image_open(&view, true, &m, &b);
+	if (!r)
+		r = store_open_on(&config, m, b, &s);
+	if (r) {
+		snprintf(text, bytes, "opening read-only: %s", strerror(-r));
+		return 1;
+	}
+	r = check_open(s, check, text, bytes);
+	if (!r && then)
+		r = then(s, arg, text, bytes);
+	store_abandon(s);
+	return r;
+}
+
 void image_blank_tier(struct image *i)
 {
 	memset(i->media->base, 0, i->media->size_bytes);
+}
+
+const struct super_disk *image_super(const struct image *i)
+{
+	uint64_t blocks = i->backing_bytes / PAGE_BYTES;
+	const struct super_disk *a = (const void *)i->backing, *b = (const void *)(i->backing + (blocks - 1) * PAGE_BYTES);
+	bool a_good = super_valid(a, blocks), b_good = super_valid(b, blocks);
+	if (a_good && b_good)
+		return b->epoch > a->epoch ? b : a;
+	return a_good ? a : b_good ? b : NULL;
 }
 
 static int save(const char *prefix, const char *suffix, const uint8_t *data, uint64_t bytes)

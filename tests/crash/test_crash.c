@@ -60,6 +60,17 @@ static void on_abort(int signal)
 	_exit(order ? 0 : 1);
 }
 
+// Of a long run, once a minute.
+static void progress(double began)
+{
+	static double told;
+	double took = seconds() - began;
+	if (took < told + 60)
+		return;
+	told = took;
+	fprintf(stderr, "%.0f s: %llu states, seed %llu\n", took, (unsigned long long)tally.states, (unsigned long long)now.seed);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -110,15 +121,16 @@ int main(int argc, char **argv)
 		s.many_items = rng_below(&rng, 3) == 0;
 		now = s;
 		world_run(&s);
+		progress(began);
 	}
 	base.seed--;
 	if (tally.failed)
 		print_failure(&base, order);
 	printf("%llu states (%llu killed, %llu without the tier, %llu after another crash, %llu read-only, %llu with what was in "
-	       "flight), %llu commits, %llu epochs, %llu events, %.1f s\n", (unsigned long long)tally.states,
+	       "flight, %llu checked in full), %llu commits, %llu epochs, %llu events, %.1f s\n", (unsigned long long)tally.states,
 	       (unsigned long long)tally.killed, (unsigned long long)tally.lost_tier, (unsigned long long)tally.nested,
-	       (unsigned long long)tally.read_only, (unsigned long long)tally.in_flight, (unsigned long long)tally.commits,
-	       (unsigned long long)tally.epochs, (unsigned long long)tally.events, seconds() - began);
+	       (unsigned long long)tally.read_only, (unsigned long long)tally.in_flight, (unsigned long long)tally.checked,
+	       (unsigned long long)tally.commits, (unsigned long long)tally.epochs, (unsigned long long)tally.events, seconds() - began);
 	if (!order)
 		return tally.failed;
 	// A broken order must be caught.

@@ -171,16 +171,6 @@ static int compare_all(struct world *w, bool verify)
 
 // ---- after a crash --------------------------------------------------------------------------------------
 
-static const struct super_disk *super_in_force(const struct image *i)
-{
-	uint64_t blocks = i->backing_bytes / PAGE_BYTES;
-	const struct super_disk *a = (const void *)i->backing, *b = (const void *)(i->backing + (blocks - 1) * PAGE_BYTES);
-	bool a_good = super_valid(a, blocks), b_good = super_valid(b, blocks);
-	if (a_good && b_good)
-		return b->epoch > a->epoch ? b : a;
-	return a_good ? a : b_good ? b : NULL;
-}
-
 // Works on for a while, through evictions and epochs, and dies again or is closed.
 static int exercise(struct world *w)
 {
@@ -218,8 +208,18 @@ static void check_read_only(struct world *w, struct image *i)
 	world_close(w, true);
 }
 
+static void check_full(struct world *w, const struct image *i)
+{
+	char text[256];
+	tally.checked++;
+	if (image_check(i, w->lost_tier, store_check, NULL, NULL, text, sizeof text))
+		note_failure(w, "the full check", text);
+}
+
 static void check_image(struct world *w, struct image *i)
 {
+	if (rng_below(&w->rng, 8) == 0)
+		check_full(w, i);
 	unsigned dice = rng_below(&w->rng, 100);
 	bool deeper = w->depth <= w->settings->nested && dice < (w->depth == 1 ? 15 : 8);
 
@@ -261,7 +261,7 @@ static void crash_once(struct world *parent, uint64_t event, uint64_t seed)
 	uint64_t policy_seed = seed;
 	rng_below(&policy_seed, 100);
 	policy_seed = rng_next(&policy_seed);
-	const struct super_disk *super = super_in_force(i);
+	const struct super_disk *super = image_super(i);
 	w->lost_tier = lose || parent->lost_tier;
 	snprintf(w->how, sizeof w->how, "%s%s (%s)", kind == CRASH_KILL ? "killed" : "power cut", lose ? ", tier lost" : "",
 		 kind == CRASH_KILL ? "all" : crash_policy(policy_seed, policy));

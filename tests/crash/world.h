@@ -26,7 +26,7 @@ struct settings {
 
 // Of the process.
 struct tally {
-	_Atomic uint64_t states, lost_tier, killed, nested, in_flight, commits, epochs, events, reads, read_only, broken;
+	_Atomic uint64_t states, lost_tier, killed, nested, in_flight, checked, commits, epochs, events, reads, read_only, broken;
 	_Atomic bool failed;
 	char text[1024]; // the first failure
 };
