@@ -44,6 +44,13 @@ static void progress_begin(struct check *c, uint64_t total)
 
 // ---- superblocks -----------------------------------------------------------------------------------
 
+// The tier is told last that all is on the backing.
+static bool was_unmounted(const struct store *s)
+{
+	uint64_t state;
+	return s->super.state == SUPER_CLEAN && tier_word_load(s->media, WORD_STATE, &state) == 0 && state == TIER_CLEAN;
+}
+
 // A copy that is not the one in force: older by an epoch, or torn, after a power cut; the next mount makes
 // the two equal. After an unmount nothing can have torn it.
 static int check_super(struct check *c, block_t block)
@@ -57,7 +64,7 @@ static int check_super(struct check *c, block_t block)
 	int r = ioq_read(s->ioq, block, copy, 1);
 	if (r || !super_valid(copy, s->backing->blocks)) {
 		f.kind = CHECK_SUPER_DAMAGED;
-		f.warning = s->super.state == SUPER_ATTACHED;
+		f.warning = !was_unmounted(s);
 		report(c, &f);
 	} else if (memcmp(copy, &s->super, sizeof *copy) != 0) {
 		f.kind = CHECK_SUPER_DIFFERS;
