@@ -18,7 +18,7 @@ enum { MOUNT_EXIT_USAGE = 1, MOUNT_EXIT_FAILED = 32 };
 #define THREADS_MAX 256
 
 enum { OPT_PMEM = 256, OPT_BACKING, OPT_LOSE_TIER, OPT_DISCARD_TIER, OPT_ASSUME_PERSISTENT, OPT_INTERVAL,
-       OPT_IO_TIMEOUT, OPT_THREADS, OPT_TRANSPORT, OPT_URING, OPT_VERSION };
+       OPT_IO_TIMEOUT, OPT_POLICY, OPT_THREADS, OPT_TRANSPORT, OPT_URING, OPT_VERSION };
 
 // Also the words of -o, where they belong to us.
 static const struct option long_options[] = {
@@ -29,6 +29,7 @@ static const struct option long_options[] = {
 	{ "assume-persistent", no_argument, NULL, OPT_ASSUME_PERSISTENT },
 	{ "interval", required_argument, NULL, OPT_INTERVAL },
 	{ "io-timeout", required_argument, NULL, OPT_IO_TIMEOUT },
+	{ "policy", required_argument, NULL, OPT_POLICY },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "transport", required_argument, NULL, OPT_TRANSPORT },
 	{ "uring", required_argument, NULL, OPT_URING },
@@ -68,6 +69,8 @@ static const char help_text[] =
 "  --io-timeout=SECONDS\n"
 "                     of a failing backing before new data is refused (default 30)\n"
 "  --threads=N        that serve requests, or, with io_uring, those that have to wait (default 16)\n"
+"  --policy=a2q|clock|lru\n"
+"                     which pages leave the tier when it is full (default a2q; the others are to compare with)\n"
 "  --transport=auto|uring|dev\n"
 "                     how requests come: by io_uring (Linux 6.14, where it is switched on) or by\n"
 "                     /dev/fuse; default auto: by io_uring where the kernel offers it\n"
@@ -138,16 +141,33 @@ static int parse_threads(const struct parser *p, const char *text, unsigned *ret
 	return -1;
 }
 
+// One of three: its number.
+static int parse_choice(const struct parser *p, const char *name, const char *text, const char *const names[3], unsigned *ret_choice)
+{
+	for (unsigned i = 0; i < 3; i++)
+		if (!strcmp(text, names[i])) {
+			*ret_choice = i;
+			return -1;
+		}
+	return wrong(p, "--%s=%s: not %s, %s or %s", name, text, names[0], names[1], names[2]);
+}
+
 static int parse_transport(const struct parser *p, const char *text, enum frontend_transport *ret_transport)
 {
 	static const char *const names[] = { "auto", "uring", "dev" }; // in the order of the enum
+	unsigned choice = *ret_transport;
+	int r = parse_choice(p, "transport", text, names, &choice);
+	*ret_transport = (enum frontend_transport)choice;
+	return r;
+}
 
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		if (!strcmp(text, names[i])) {
-			*ret_transport = (enum frontend_transport)i;
-			return -1;
-		}
-	return wrong(p, "--transport=%s: not auto, uring or dev", text);
+static int parse_policy(const struct parser *p, const char *text, enum store_policy *ret_policy)
+{
+	static const char *const names[] = { "a2q", "clock", "lru" }; // likewise
+	unsigned choice = *ret_policy;
+	int r = parse_choice(p, "policy", text, names, &choice);
+	*ret_policy = (enum store_policy)choice;
+	return r;
 }
 
 // One of long_options, however it was said.
@@ -177,6 +197,8 @@ static int apply(struct parser *p, int option, const char *value)
 		return parse_seconds(p, "io-timeout", value, &o->store.io_timeout_ms);
 	case OPT_TRANSPORT:
 		return parse_transport(p, value, &o->transport);
+	case OPT_POLICY:
+		return parse_policy(p, value, &o->store.policy);
 	case OPT_URING:
 		if (strcmp(value, "on"))
 			return wrong(p, "--uring=%s: only 'on'; not to use it: --transport=dev", value);

@@ -21,6 +21,7 @@
 #define SLICE_RECORDS 64u
 #define SLICE_FRAMES 1024u
 #define VICTIMS_MAX 64u
+#define DEAD_STEPS 4096u // of the hand that looks for dead frames, at a time
 
 // ---- reclaim ------------------------------------------------------------------------------------
 
@@ -73,7 +74,8 @@ static void freed_add(struct slice *sl, frame_t f)
 	sl->freed[sl->freed_count++] = f;
 }
 
-// Frames replaced by this one's record, and older ones left by a crash.
+// Frames replaced by this one's record, and older ones left by a crash. One of them may have a place in the
+// policy's queues: f takes it.
 static void chain_freed(struct slice *sl, frame_t f)
 {
 	struct tier *t = sl->s->tier;
@@ -82,6 +84,8 @@ static void chain_freed(struct slice *sl, frame_t f)
 	while (old != FRAME_NONE) {
 		frame_t next = t->frame[old].replaces;
 		t->frame[old].replaces = FRAME_NONE;
+		if (t->frame[old].queue)
+			policy_replace(&sl->s->policy, old, f);
 		freed_add(sl, old);
 		old = next;
 	}
@@ -99,8 +103,11 @@ static void reclaim_switches(struct slice *sl, const struct record_disk *record)
 		if (f >= t->frames || t->frame[f].lsn != record->lsn)
 			continue; // gone already, by a drop pass
 		chain_freed(sl, f);
-		if (index_look(t, sw[i].object, sw[i].page, &bucket, &version) == f)
-			sl->slot[sl->slots++] = f;
+		if (index_look(t, sw[i].object, sw[i].page, &bucket, &version) != f)
+			continue;
+		sl->slot[sl->slots++] = f;
+		if (!t->frame[f].queue)
+			policy_insert(&sl->s->policy, f);
 	}
 }
 
@@ -413,53 +420,75 @@ static bool is_dead(struct store *s, const struct frame *f)
 	return f->lsn <= atomic_load(&s->tier->tail_lsn) && (cut == clean || f->lsn > cut);
 }
 
-unsigned evict_some(struct store *s, unsigned want, bool wait)
+bool evict_take(void *arg, frame_t f)
+{
+	struct store *s = arg;
+	bool dead = drops_any(&s->drops) && is_dead(s, &s->tier->frame[f]);
+	if (!take_out(s, f, dead))
+		return false;
+	atomic_fetch_add(dead ? &s->dropped : &s->evicted, 1);
+	return true;
+}
+
+// The next dead frame, of those that the hand comes by in some steps.
+static frame_t next_dead(struct store *s, unsigned *steps)
 {
 	struct tier *t = s->tier;
-	frame_t victim[VICTIMS_MAX];
-	unsigned count = 0, total = 0;
-	bool drops = drops_any(&s->drops);
-
-	if (!table_lock(s, wait))
-		return 0;
-	// Four turns of the hand cool the hottest frame down.
-	for (uint64_t steps = 0; steps < (uint64_t)t->frames * 4 && total < want; steps++) {
+	for (; *steps; --*steps) {
 		frame_t f = s->hand++;
 		if (s->hand >= t->frames)
 			s->hand = 0;
-		struct frame *fr = &t->frame[f];
-		uint16_t state = frame_state(fr);
-		if (frame_place(state) != FRAME_INDEXED)
-			continue;
-		bool dead = drops && is_dead(s, fr);
-		if (!dead && state & FRAME_DIRTY)
-			continue;
-		uint8_t heat = atomic_load_explicit(&fr->heat, memory_order_relaxed);
-		if (!dead && heat) {
-			atomic_store_explicit(&fr->heat, heat - 1, memory_order_relaxed);
-			continue;
+		if (frame_place(frame_state(&t->frame[f])) == FRAME_INDEXED && is_dead(s, &t->frame[f]) && evict_take(s, f)) {
+			policy_remove(&s->policy, f);
+			return f;
 		}
-		if (!take_out(s, f, dead))
-			continue;
-		atomic_fetch_add(dead ? &s->dropped : &s->evicted, 1);
+	}
+	return FRAME_NONE;
+}
+
+unsigned evict_some(struct store *s, unsigned want, bool wait)
+{
+	frame_t victim[VICTIMS_MAX], f;
+	unsigned count = 0, total = 0;
+
+	if (!table_lock(s, wait))
+		return 0;
+	unsigned steps = drops_any(&s->drops) ? DEAD_STEPS : 0;
+	for (; total < want; total++) {
+		f = next_dead(s, &steps);
+		if (f == FRAME_NONE)
+			f = policy_victim(&s->policy);
+		if (f == FRAME_NONE)
+			break;
 		victim[count++] = f;
-		total++;
 		if (count == VICTIMS_MAX) {
 			victims_free(s, victim, count);
 			count = 0;
 		}
 	}
 	victims_free(s, victim, count);
-	pthread_mutex_unlock(&t->table_lock);
+	pthread_mutex_unlock(&s->tier->table_lock);
 	return total;
+}
+
+void hit_frame(struct store *s, frame_t f)
+{
+	frame_warm(&s->tier->frame[f]);
+	if (!s->policy.ops->hit || !table_lock(s, false))
+		return;
+	s->policy.ops->hit(&s->policy, f);
+	pthread_mutex_unlock(&s->tier->table_lock);
 }
 
 void evict_frame(struct store *s, frame_t f)
 {
 	if (!table_lock(s, false))
 		return;
-	if (take_out(s, f, false) && !s->read_only) // whose slots stay, and whose frames nobody wants
-		victims_free(s, &f, 1);
+	if (take_out(s, f, false)) {
+		policy_remove(&s->policy, f);
+		if (!s->read_only) // whose slots stay, and whose frames nobody wants
+			victims_free(s, &f, 1);
+	}
 	pthread_mutex_unlock(&s->tier->table_lock);
 }
 
@@ -478,6 +507,7 @@ static void drop_pass(struct store *s, lsn_t cut)
 		    fr->lsn >= drops_newest(&s->drops, fr->object, fr->page, cut) || !take_out(s, f, true))
 			continue;
 		atomic_fetch_add(&s->dropped, 1);
+		policy_remove(&s->policy, f);
 		victim[count++] = f;
 		if (count == VICTIMS_MAX) {
 			victims_free(s, victim, count);
@@ -509,6 +539,7 @@ static bool admit_one(struct store *s, const struct fetched *what, frame_t f, fr
 		frame_t stale = node ? index_find(t, what->bucket, what->object, what->page) : FRAME_NONE;
 		if (stale != FRAME_NONE) {
 			*ret_stale = stale;
+			policy_remove(&s->policy, stale);
 			atomic_store(&t->frame[stale].state, FRAME_LEAVING);
 		}
 		fr->object = what->object;
@@ -516,7 +547,7 @@ static bool admit_one(struct store *s, const struct fetched *what, frame_t f, fr
 		fr->lsn = what->birth;
 		fr->sum = what->sum;
 		fr->replaces = FRAME_NONE;
-		atomic_store_explicit(&fr->heat, node ? 2 : 0, memory_order_relaxed);
+		policy_insert(&s->policy, f);
 		atomic_store_explicit(&fr->state, FRAME_INDEXED | FRAME_FILLED | FRAME_VALIDATED, memory_order_release);
 		index_set(t, what->bucket, what->object, what->page, f);
 	}
@@ -600,13 +631,14 @@ static void install_batch(struct store *s, const struct new_node *node, unsigned
 		frame_t old = index_find(t, b, OBJECT_STORE, node[i].ref.block);
 		if (old != FRAME_NONE) {
 			stale[stales++] = old;
+			policy_remove(&s->policy, old);
 			atomic_store(&t->frame[old].state, FRAME_LEAVING);
 		}
 		fr->object = OBJECT_STORE;
 		fr->page = node[i].ref.block;
 		fr->lsn = node[i].ref.birth;
 		fr->sum = node[i].ref.sum;
-		atomic_store_explicit(&fr->heat, 1, memory_order_relaxed);
+		policy_insert(&s->policy, node[i].frame);
 		atomic_store_explicit(&fr->state, FRAME_INDEXED | FRAME_FILLED | FRAME_VALIDATED, memory_order_release);
 		index_set(t, b, OBJECT_STORE, node[i].ref.block, node[i].frame);
 		index_unlock(b, version, true);

@@ -44,8 +44,7 @@ int op_fetch_node(void *arg, struct node_ref ref, unsigned level, const struct n
 	frame_t f = index_look(t, OBJECT_STORE, ref.block, &what.bucket, &what.version);
 
 	if (f != FRAME_NONE && t->frame[f].lsn == ref.birth && node_frame_good(op->store, f, ref, level)) {
-		if (atomic_load_explicit(&t->frame[f].heat, memory_order_relaxed) < 3)
-			atomic_store_explicit(&t->frame[f].heat, 3, memory_order_relaxed);
+		hit_frame(op->store, f);
 		count_add(op->lane, COUNT_NODE_HITS, 1);
 		*ret_node = tier_frame_data(t, f);
 		return 0;
@@ -208,9 +207,7 @@ static int view_frame(struct op *op, object_t object, page_t page, bool verify, 
 	if (state & FRAME_POISONED)
 		return -EIO;
 	v->data = tier_frame_data(s->tier, v->frame);
-	uint8_t heat = atomic_load_explicit(&f->heat, memory_order_relaxed);
-	if (heat < 3)
-		atomic_store_explicit(&f->heat, heat + 1, memory_order_relaxed);
+	hit_frame(s, v->frame);
 	// What an earlier mount left is looked at once: a warm start believes nothing.
 	if (!verify && state & FRAME_VALIDATED)
 		return 0;

@@ -222,6 +222,7 @@ static int settle_frames(struct recovery *rc)
 		struct frame *fr = &t->frame[f];
 		unsigned place = frame_place(frame_state(fr));
 		if (place == FRAME_INDEXED) {
+			policy_insert(&s->policy, f);
 			// No cut is in force before T has passed it, and evicting relies on that.
 			if (fr->lsn > rc->tail && fr->lsn <= rc->cut && !(frame_state(fr) & FRAME_FILLED))
 				return malformed_frame(rc, f, "is of a record that both the log and the backing have");

@@ -62,6 +62,7 @@ static void store_free(struct store *s)
 	free(atomic_load(&s->root));
 	if (s->space)
 		space_free(s->space);
+	policy_fini(&s->policy);
 	tier_free(s->tier);
 	if (s->ioq)
 		ioq_free(s->ioq);
@@ -94,7 +95,11 @@ static int load_super(struct store *s)
 
 static int recover_items(struct store *s)
 {
+	static const struct policy_ops *const policies[] = { &policy_a2q, &policy_clock, &policy_lru }; // as the enum
 	int r = overlay_init(&s->overlay, s->tier->geometry.item_ring_bytes * 7 / 16); // logged twice over it still fits
+	policy_fini(&s->policy);
+	if (!r)
+		r = policy_init(&s->policy, policies[s->config.policy], s->tier->frame, s->tier->frames, evict_take, s);
 	return r ? r : recover(s);
 }
 

@@ -11,6 +11,8 @@ struct store;
 struct lane;
 struct op;
 
+enum store_policy { STORE_POLICY_A2Q, STORE_POLICY_CLOCK, STORE_POLICY_LRU };
+
 struct store_config {
 	const char *tier_path, *backing_path; // tier_path NULL (read_only alone): without a tier
 	bool read_only;         // nothing is written to either device
@@ -19,6 +21,7 @@ struct store_config {
 	bool assume_persistent; // a tmpfs tier is treated as if it survived a power cut
 	bool format_blank;      // a blank pair is formatted
 	bool tiny;              // tests: no lower bounds on sizes
+	enum store_policy policy; // of eviction
 	unsigned interval_ms;   // between epochs; 0: default (30 s)
 	unsigned io_timeout_ms; // of failing epochs before new dirty pages are refused; 0: default (30 s)
 };

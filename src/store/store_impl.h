@@ -10,6 +10,7 @@
 #include "fold.h"
 #include "grace.h"
 #include "hash.h"
+#include "policy.h"
 #include "store.h"
 #include "super.h"
 #include "tier.h"
@@ -180,7 +181,8 @@ struct store {
 	bool chores_stop;       // under chores_lock
 	bool asked;             // likewise: by the epoch thread, which waits
 	struct request request; // likewise
-	frame_t hand;           // of the eviction clock; under the table lock
+	struct policy policy;   // of eviction; under the table lock
+	frame_t hand;           // looks for dead frames; likewise
 	frame_t *limbo;         // left by a crash, freed by the next slice; under the table lock
 	size_t limbo_count;
 	_Atomic bool log_damaged;
@@ -334,7 +336,9 @@ static inline struct root *store_root(struct store *s) { return atomic_load_expl
 // All return with the table lock released; false or 0: nothing done (somebody else holds the lock).
 bool reclaim_slice(struct store *s, bool wait);
 unsigned evict_some(struct store *s, unsigned want, bool wait);
+bool evict_take(void *arg, frame_t f); // for the policy: out of the index, if it may go
 void admit_fetched(struct op *op);
+void hit_frame(struct store *s, frame_t f); // a reader's
 void evict_frame(struct store *s, frame_t f); // a clean one that fails its checksum
 int chores_start(struct store *s);
 void chores_stop(struct store *s);

@@ -464,8 +464,9 @@ static unsigned switch_page(struct op *op, const struct txn_page *p, lsn_t lsn)
 	frame_t old = index_find(t, b, p->object, p->page);
 	f->replaces = old;
 	atomic_fetch_add_explicit(&t->pool.dirty_count, 1, memory_order_relaxed);
-	atomic_store_explicit(&f->heat, old == FRAME_NONE ? 0 : atomic_load_explicit(&t->frame[old].heat, memory_order_relaxed),
-			      memory_order_relaxed);
+	frame_set_heat(f, old == FRAME_NONE ? 0 : frame_heat(&t->frame[old]));
+	if (old != FRAME_NONE)
+		frame_warm(f);
 	atomic_store_explicit(&f->state, FRAME_INDEXED | FRAME_DIRTY | FRAME_VALIDATED | (op->lean ? FRAME_LEAN : 0),
 			      memory_order_release);
 	index_set(t, b, p->object, p->page, p->frame);

@@ -40,7 +40,7 @@ static void push_free(struct tier *t, frame_t f)
 {
 	struct frame_pool *p = &t->pool;
 	uint32_t have = atomic_load_explicit(&p->free_count, memory_order_relaxed);
-	assert(have < t->frames);
+	assert(have < t->frames && !t->frame[f].queue);
 	state_set(t, f, FRAME_FREE);
 	atomic_store_explicit(&t->frame[f].heat, 0, memory_order_relaxed);
 	t->frame[f].replaces = p->free;

@@ -165,7 +165,7 @@ void tier_word_store(struct media *m, unsigned word, uint64_t value)
 
 static int index_init(struct index *x, frame_t frames)
 {
-	x->buckets = frames / 4 + 1;
+	x->buckets = (uint32_t)((uint64_t)frames * 2 / 11) + 1; // five and a half pages for seven entries
 	// All entries in one chain of overflows is the worst case: frames / 7, and one per chain begun.
 	x->overflows = frames / INDEX_WAYS + 2;
 	x->bucket = aligned_alloc(64, (size_t)x->buckets * sizeof *x->bucket);

@@ -25,11 +25,12 @@ struct frame {
 	lsn_t lsn;
 	uint64_t sum;
 	_Atomic uint16_t state; // enum frame_place | flags
-	_Atomic uint8_t heat;   // 0 to 3: hits since the eviction hand passed
-	uint8_t reserved;
+	_Atomic uint8_t heat;   // 0 to 3: hits since the eviction policy looked
+	uint8_t queue;          // the policy's that it is in, and its neighbours there; under the table lock
+	frame_t newer, older;
 	frame_t replaces; // INDEXED, LIMBO: chain of frames freed when the record of this one is reclaimed
 };
-_Static_assert(sizeof(struct frame) == 40, "DRAM per frame is a promise");
+_Static_assert(sizeof(struct frame) == 48, "DRAM per frame is a promise");
 
 enum frame_place {
 	FRAME_FREE,    // slot durably free

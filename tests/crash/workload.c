@@ -482,6 +482,28 @@ int driver_step(struct driver *d, char *text, size_t bytes)
 // ---- invariants of the index --------------------------------------------------------------------------
 
 // While nothing runs: each entry names a frame that is in the index under that key, once.
+// What is in the index and in the table has a place in the policy's queues; what is nowhere has none.
+static int check_queues(const struct store *s, char *text, size_t bytes)
+{
+	const struct tier *t = s->tier;
+	if (!policy_check(&s->policy)) {
+		snprintf(text, bytes, "the policy's queues are damaged");
+		return 1;
+	}
+	for (frame_t f = 0; f < t->frames; f++) {
+		const struct frame *fr = &t->frame[f];
+		uint16_t state = frame_state(fr);
+		unsigned place = frame_place(state);
+		bool must = place == FRAME_INDEXED && (state & FRAME_FILLED || fr->lsn <= t->tail_lsn);
+		bool may = place == FRAME_INDEXED || place == FRAME_LIMBO;
+		if (fr->queue ? may : !must)
+			continue;
+		snprintf(text, bytes, "frame %u in place %u, LSN %llu, is in queue %u", f, place, (unsigned long long)fr->lsn, fr->queue);
+		return 1;
+	}
+	return 0;
+}
+
 int check_index(struct store *s, char *text, size_t bytes)
 {
 	struct tier *t = s->tier;
@@ -509,5 +531,5 @@ int check_index(struct store *s, char *text, size_t bytes)
 			bad = 1;
 		}
 	free(seen);
-	return bad;
+	return bad || check_queues(s, text, bytes);
 }
