@@ -31,8 +31,8 @@ struct slice {
 	uint64_t cursor[TIER_RINGS_MAX + 1];
 	frame_t slot[SLICE_FRAMES]; // frames that are current: to get their slot
 	unsigned slots;
-	frame_t *freed; // replaced frames
-	size_t freed_count, freed_room;
+	frame_t freed; // replaced frames: a list through frame.replaces
+	unsigned freed_count;
 	struct record_disk *relog;
 	uint64_t relog_bytes, relog_max;
 	int error;
@@ -61,17 +61,9 @@ static int oldest_ring(const struct slice *sl)
 
 static void freed_add(struct slice *sl, frame_t f)
 {
-	if (sl->freed_count == sl->freed_room) {
-		size_t room = sl->freed_room ? 2 * sl->freed_room : 256;
-		frame_t *more = realloc(sl->freed, room * sizeof *more);
-		if (!more) { // left in limbo until the next mount: space, not data
-			log_warning("out of memory: a frame of the tier is out of use until the next mount");
-			return;
-		}
-		sl->freed = more;
-		sl->freed_room = room;
-	}
-	sl->freed[sl->freed_count++] = f;
+	sl->s->tier->frame[f].replaces = sl->freed;
+	sl->freed = f;
+	sl->freed_count++;
 }
 
 // Frames replaced by this one's record, and older ones left by a crash. One of them may have a place in the
@@ -83,7 +75,6 @@ static void chain_freed(struct slice *sl, frame_t f)
 	t->frame[f].replaces = FRAME_NONE;
 	while (old != FRAME_NONE) {
 		frame_t next = t->frame[old].replaces;
-		t->frame[old].replaces = FRAME_NONE;
 		if (t->frame[old].queue)
 			policy_replace(&sl->s->policy, old, f);
 		freed_add(sl, old);
@@ -297,23 +288,32 @@ static bool slice_moves(const struct slice *sl)
 	return moves;
 }
 
+static void limbo_freed(struct slice *sl)
+{
+	struct store *s = sl->s;
+	for (frame_t f = s->limbo, next; f != FRAME_NONE; f = next) {
+		next = s->tier->frame[f].replaces;
+		freed_add(sl, f);
+	}
+	s->limbo = FRAME_NONE;
+	s->limbo_count = 0;
+}
+
 static void slice_store(struct slice *sl)
 {
 	struct store *s = sl->s;
 	struct tier *t = s->tier;
 	struct media *m = s->media;
 
-	for (size_t i = 0; i < s->limbo_count; i++)
-		freed_add(sl, s->limbo[i]);
-	s->limbo_count = 0;
+	limbo_freed(sl);
 	for (unsigned i = 0; i < sl->slots; i++)
 		slot_store_body(t, sl->slot[i]);
 	if (sl->slots)
 		media_drain(m); // bodies before states: a slot is never seen torn
 	for (unsigned i = 0; i < sl->slots; i++)
 		slot_store_state(t, sl->slot[i]);
-	for (size_t i = 0; i < sl->freed_count; i++)
-		slot_store_free(t, sl->freed[i]);
+	for (frame_t f = sl->freed; f != FRAME_NONE; f = t->frame[f].replaces)
+		slot_store_free(t, f);
 	relog_flush(sl);
 	media_drain(m); // slots and items before T lets go of their records
 	if (sl->error)
@@ -328,8 +328,11 @@ static void slice_store(struct slice *sl)
 	media_drain(m); // tails before ring space is reused, slots of replaced frames before the frames are
 	for (unsigned i = 0; i <= t->geometry.rings; i++)
 		atomic_store_explicit(&t->ring[i].durable_tail, t->ring[i].tail, memory_order_release);
-	for (size_t i = 0; i < sl->freed_count; i++)
-		frame_slot_freed(t, sl->freed[i]);
+	for (frame_t f = sl->freed, next; f != FRAME_NONE; f = next) {
+		next = t->frame[f].replaces; // before it may be somebody else's
+		t->frame[f].replaces = FRAME_NONE;
+		frame_slot_freed(t, f);
+	}
 }
 
 static bool table_lock(struct store *s, bool wait)
@@ -344,13 +347,10 @@ bool reclaim_slice(struct store *s, bool wait)
 	struct tier *t = s->tier;
 	if (atomic_load(&s->log_damaged) || !table_lock(s, wait))
 		return false;
-	struct slice *sl = aligned_alloc(64, sizeof *sl);
-	if (!sl) {
-		pthread_mutex_unlock(&t->table_lock);
-		return false;
-	}
+	struct slice *sl = s->slice;
 	memset(sl, 0, offsetof(struct slice, buffer));
 	sl->s = s;
+	sl->freed = FRAME_NONE;
 	sl->relog = (struct record_disk *)sl->out;
 	memset(sl->relog, 0, sizeof *sl->relog);
 	sl->relog_bytes = sizeof *sl->relog;
@@ -367,10 +367,8 @@ bool reclaim_slice(struct store *s, bool wait)
 	if (!sl->error && (progress || s->limbo_count))
 		slice_store(sl);
 	else if (sl->freed_count) // an error in the middle: they stay in limbo
-		log_warning("%zu frames of the tier are out of use until the next mount", sl->freed_count);
+		log_warning("%u frames of the tier are out of use until the next mount", sl->freed_count);
 	atomic_store(&s->item_ring_full, sl->full && !progress);
-	free(sl->freed);
-	free(sl);
 	pthread_mutex_unlock(&t->table_lock);
 	return progress;
 }
@@ -798,6 +796,9 @@ void chores_install(struct store *s, const struct new_node *nodes, size_t count)
 
 int chores_start(struct store *s)
 {
+	s->slice = aligned_alloc(64, sizeof *s->slice);
+	if (!s->slice)
+		return -ENOMEM;
 	int r = pthread_create(&s->chores_thread, NULL, chores_main, s);
 	s->chores_running = r == 0;
 	return -r;

@@ -216,8 +216,9 @@ static int settle_frames(struct recovery *rc)
 {
 	struct store *s = rc->s;
 	struct tier *t = s->tier;
-	size_t limbo_room = 0;
 
+	s->limbo = FRAME_NONE;
+	s->limbo_count = 0;
 	for (frame_t f = 0; f < t->frames; f++) {
 		struct frame *fr = &t->frame[f];
 		unsigned place = frame_place(frame_state(fr));
@@ -245,14 +246,9 @@ static int settle_frames(struct recovery *rc)
 			continue;
 		}
 		atomic_store(&fr->state, FRAME_LIMBO);
-		if (s->limbo_count == limbo_room) {
-			limbo_room = limbo_room ? 2 * limbo_room : 64;
-			frame_t *more = realloc(s->limbo, limbo_room * sizeof *more);
-			if (!more)
-				return -ENOMEM;
-			s->limbo = more;
-		}
-		s->limbo[s->limbo_count++] = f;
+		fr->replaces = s->limbo;
+		s->limbo = f;
+		s->limbo_count++;
 	}
 	return 0;
 }

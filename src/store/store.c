@@ -71,7 +71,7 @@ static void store_free(struct store *s)
 		backing_close(s->backing);
 	if (s->media)
 		media_close(s->media);
-	free(s->limbo);
+	free(s->slice);
 	free(s->bad);
 	free(s->lock);
 	free(s);

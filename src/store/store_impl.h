@@ -183,8 +183,9 @@ struct store {
 	struct request request; // likewise
 	struct policy policy;   // of eviction; under the table lock
 	frame_t hand;           // looks for dead frames; likewise
-	frame_t *limbo;         // left by a crash, freed by the next slice; under the table lock
-	size_t limbo_count;
+	frame_t limbo;          // left by a crash, freed by the next slice: a list through frame.replaces; likewise
+	unsigned limbo_count;
+	struct slice *slice;    // of reclaiming, which must not want for memory; likewise
 	_Atomic bool log_damaged;
 	_Atomic bool item_ring_full; // the last slice found no room to turn it
 
