@@ -23,8 +23,12 @@ int overlay_init(struct overlay *o, uint64_t bytes_max)
 	o->buckets = power_of_two(bytes_max / 128);
 	o->hash = calloc(o->buckets, sizeof *o->hash);
 	o->object = calloc(o->buckets, sizeof *o->object);
-	if (!o->hash || !o->object)
+	if (!o->hash || !o->object) {
+		free(o->hash);
+		free(o->object);
+		o->hash = NULL;
 		return -ENOMEM;
+	}
 	for (uint32_t i = 0; i < o->buckets; i++) {
 		pthread_mutex_init(&o->hash[i].lock, NULL);
 		pthread_mutex_init(&o->object[i].lock, NULL);
@@ -34,7 +38,7 @@ int overlay_init(struct overlay *o, uint64_t bytes_max)
 
 void overlay_fini(struct overlay *o)
 {
-	for (uint32_t i = 0; o->hash && i < o->buckets; i++) {
+	for (uint32_t i = 0; i < o->buckets; i++) {
 		struct item *item = atomic_load(&o->hash[i].first), *next;
 		for (; item; item = next) {
 			next = atomic_load(&item->hash_next);

@@ -38,25 +38,32 @@ static int random_bytes(void *buffer, size_t bytes)
 	return getrandom(buffer, bytes, 0) == (ssize_t)bytes ? 0 : -EIO;
 }
 
-static void view_tier(struct media *m, struct tier_view *v)
+static int view_tier(struct media *m, struct tier_view *v)
 {
 	char name[64];
+	int r = 0;
 	memset(v, 0, sizeof *v);
 	v->found = tier_probe(m, &v->geometry, v->fsid);
-	if (v->found == TIER_FOUND_BLANK && m->fd >= 0 && m->class != MEDIA_DEVDAX &&
-	    backing_probe_foreign(m->fd, name, sizeof name) == 1)
+	if (v->found == TIER_FOUND_BLANK && m->fd >= 0 && m->class != MEDIA_DEVDAX)
+		r = backing_probe_foreign(m->fd, name, sizeof name);
+	if (r < 0) {
+		log_error("%s: cannot look for other file systems there: %s", m->path, strerror(-r));
+		return r;
+	}
+	if (r == 1)
 		v->found = TIER_FOUND_FOREIGN;
 	if (v->found != TIER_FOUND_GOOD)
-		return;
-	int r = tier_word_load(m, WORD_STATE, &v->state);
+		return 0;
+	r = tier_word_load(m, WORD_STATE, &v->state);
 	if (!r && v->state == TIER_BLANK)
-		return; // the others may not have been written yet
+		return 0; // the others may not have been written yet
 	if (!r)
 		r = tier_word_load(m, WORD_ATTACH, &v->attach);
 	if (!r)
 		r = tier_word_load(m, WORD_EPOCH, &v->epoch);
 	if (r)
 		v->found = TIER_FOUND_DAMAGED; // reported; it may still be given up
+	return 0;
 }
 
 static int view_backing(struct backing *b, struct ioq *q, struct backing_view *v)
@@ -481,7 +488,9 @@ int pair(struct store *s, struct media *m, struct backing *b)
 		log_error("%s: cannot read superblocks: %s", b->path, strerror(-r));
 		return r;
 	}
-	view_tier(m, &tv);
+	r = view_tier(m, &tv);
+	if (r)
+		return r;
 	if (bv.found == SUPER_NONE)
 		return pair_blank(s, &bv, &tv);
 	if (bv.found != SUPER_GOOD)
@@ -508,11 +517,10 @@ static int format_check(struct media *m, struct backing *b, struct ioq *q, bool 
 	struct backing_view bv;
 	struct tier_view tv;
 	int r = view_backing(b, q, &bv);
-	if (r)
+	if (!r)
+		r = view_tier(m, &tv); // a damaged word is as good a reason as any to format
+	if (r || force)
 		return r;
-	view_tier(m, &tv); // a damaged word is as good a reason as any to format
-	if (force)
-		return 0;
 	if (bv.found != SUPER_NONE || !bv.blank) {
 		log_error("%s: is not blank: it holds %s; --force overwrites it", b->path,
 			  bv.found != SUPER_NONE ? "a vemsfuse file system" : bv.foreign[0] ? bv.foreign : "data");

@@ -107,7 +107,7 @@ static const struct copy *choose(const struct copy *a, const struct copy *b, enu
 		*ret_found = SUPER_GOOD;
 		return both ? (b->super->epoch > a->super->epoch ? b : a) : (a->good ? a : b);
 	}
-	*ret_found = a->ours || b->ours || a->error < 0 || b->error < 0 ? SUPER_DAMAGED : SUPER_NONE;
+	*ret_found = a->ours || b->ours ? SUPER_DAMAGED : SUPER_NONE;
 	return NULL;
 }
 
@@ -121,18 +121,15 @@ int super_load(struct backing *b, struct ioq *q, enum super_found *ret_found, st
 	read_copy(b, q, super_block(b, 'A'), &first);
 	// The device may have grown since; the file system has not.
 	read_copy(b, q, first.good ? first.super->blocks - 1 : super_block(b, 'B'), &second);
-	int r = 0;
-	if (first.error < 0 && second.error < 0) {
-		r = first.error;
-	} else {
-		const struct copy *chosen = choose(&first, &second, ret_found);
-		if (chosen != NULL)
-			memcpy(ret_super, chosen->super, sizeof *ret_super);
-		bool same = first.good && second.good && memcmp(first.super, second.super, sizeof *ret_super) == 0;
-		*ret_inferior = same ? 0 : chosen == &second ? 'A' : 'B';
-	}
+	const struct copy *chosen = choose(&first, &second, ret_found);
+	if (chosen != NULL)
+		memcpy(ret_super, chosen->super, sizeof *ret_super);
+	bool same = first.good && second.good && memcmp(first.super, second.super, sizeof *ret_super) == 0;
+	*ret_inferior = same ? 0 : chosen == &second ? 'A' : 'B';
 	free(both);
-	return r;
+	if (chosen != NULL)
+		return 0;
+	return first.error < 0 ? first.error : second.error; // what cannot be read may be anything
 }
 
 int super_write(struct backing *b, struct ioq *q, struct super_disk *s, char copy)

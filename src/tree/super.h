@@ -13,8 +13,8 @@ enum super_found {
 	SUPER_FUTURE,  // good, but of a later version or with unknown incompat bits
 	SUPER_SHRUNK   // copy A good, and returned, but of more blocks than the backing has
 };
-// Reads both copies (0 or an I/O error when neither can be read) and chooses. ret_inferior: the copy
-// ('A', 'B') that is not as the chosen one, 0: they are the same. blocks in the super must not exceed
+// Reads both copies and chooses; an I/O error where one cannot be read and the other will not do.
+// ret_inferior: the copy ('A', 'B') that is not as the chosen one, 0: they are the same. blocks in the super must not exceed
 // the backing's.
 int super_load(struct backing *b, struct ioq *q, enum super_found *ret_found, struct super_disk *ret_super,
 	       char *ret_inferior);
