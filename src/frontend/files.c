@@ -136,11 +136,12 @@ void serve_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	if (!r && fi->flags & O_TRUNC)
 		r = truncate_on_open(w, req, ino);
+	if (!r)
+		r = fs_opened(w->frontend->fs, ino);
 	if (r) {
 		fuse_reply_err(req, -r);
 		return;
 	}
-	fs_opened(w->frontend->fs, ino);
 	file_info_set(fi);
 	// Nobody waits: there is no file to be released.
 	if (fuse_reply_open(req, fi) == -ENOENT)

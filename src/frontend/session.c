@@ -202,24 +202,33 @@ out:
 
 // ---- workers ----------------------------------------------------------------------------------
 
-// What was unlinked and is neither open nor known any more. What cannot be dropped now is at the
-// next mount: its ORPHAN item stays.
+static int drop_orphan(struct worker *w, object_t id)
+{
+	struct op *op = op_begin(w->lane);
+	int r;
+
+	do
+		r = fs_drop(op, w->frontend->fs, id);
+	while (op_again(op, &r));
+	op_end(op);
+	return r;
+}
+
+// What was unlinked and is neither open nor known any more.
 static void drop_orphans(struct worker *w)
 {
 	struct fs *fs = w->frontend->fs;
 	object_t id;
+	int r;
 
 	while ((id = fs_next_orphan(fs))) {
-		struct op *op = op_begin(w->lane);
-		int r;
-
 		do
-			r = fs_drop(op, fs, id);
-		while (op_again(op, &r));
-		op_end(op);
-		if (r)
+			r = drop_orphan(w, id);
+		while (r > 0);
+		if (r == -EUCLEAN)
 			log_warning("a deleted file (%llu) keeps its space until the next mount: %s",
 				    (unsigned long long)id, strerror(-r));
+		fs_dropped(fs, id, r);
 	}
 }
 

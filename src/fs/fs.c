@@ -86,8 +86,10 @@ static int queue_orphans(struct fs *fs, struct lane *lane)
 		op_end(op);
 		if (r)
 			return r;
-		for (unsigned i = 0; i < batch.count; i++)
-			orphan_add_ready(fs, batch.id[i]);
+		for (unsigned i = 0; i < batch.count && !r; i++)
+			r = orphan_add_ready(fs, batch.id[i]);
+		if (r)
+			return r;
 		if (batch.count)
 			first = batch.id[batch.count - 1] + 1;
 	} while (batch.count == ORPHAN_BATCH);

@@ -91,15 +91,17 @@ int fs_readlink(struct op *op, struct fs *fs, object_t id, char *buffer, size_t 
 typedef int (*fs_fill_fn)(void *arg, const char *name, const struct stat *attr, uint64_t cookie);
 int fs_readdir(struct op *op, struct fs *fs, object_t dir, uint64_t cookie, bool plus, fs_fill_fn fill, void *arg);
 
-// Open counts keep unlinked objects alive. Not operations: no op, cannot fail.
-void fs_opened(struct fs *fs, object_t id);
+// Open counts keep unlinked objects alive. Not operations: no op. Only the first can fail: -ENOMEM.
+int fs_opened(struct fs *fs, object_t id);
 void fs_released(struct fs *fs, object_t id);
 void fs_forgotten(struct fs *fs, object_t id); // the kernel knows it no more
-// An unlinked object that is neither open nor known: to be dropped with fs_drop(). 0: none. It is
-// handed out once; one whose drop failed waits for the next mount.
+// An unlinked object that is neither open nor known: to be dropped with fs_drop(), whose result is for
+// fs_dropped(). 0: none, or none now, since one could not be dropped a moment ago: it comes again, or,
+// if it is damaged, at the next mount.
 object_t fs_next_orphan(struct fs *fs);
 bool fs_has_orphans(struct fs *fs); // there is one
-int fs_drop(struct op *op, struct fs *fs, object_t id);
+int fs_drop(struct op *op, struct fs *fs, object_t id); // 1: not all of it fitted one transaction; once more
+void fs_dropped(struct fs *fs, object_t id, int result);
 
 // ret_iov: at most OP_PAGES_MAX entries pointing into the tier, into buffers of the op, or at zeroes;
 // good until op_end(). Returns the count of bytes, cut at the end of the file.

@@ -45,7 +45,8 @@ struct fs {
 	struct known **bucket;               // under lock: open objects and orphans, by id
 	size_t buckets, known;               // under lock; buckets: 0 or a power of two
 	struct known *ready, **ready_end;    // under lock: orphans to be dropped, oldest first
-	bool counts_lost;                    // under lock: no memory for an open count once
+	struct known *dropping;              // under lock: those handed out
+	_Atomic uint64_t drop_again_ms;      // not before, since one could not be dropped
 	_Atomic size_t orphans, ready_count; // so that the usual answer, none, takes no lock
 };
 
@@ -183,6 +184,6 @@ void orphan_add_linkable(struct fs *fs, object_t id);
 bool orphan_is_linkable(struct fs *fs, object_t id);
 void orphan_remove(struct fs *fs, object_t id);
 // To be dropped: neither open nor known.
-void orphan_add_ready(struct fs *fs, object_t id);
+int orphan_add_ready(struct fs *fs, object_t id);
 
 #endif

@@ -11,11 +11,13 @@
 //	         v n = 0: freed           v n = 0: kept                v
 //	                                             ready queue -> fs_next_orphan() -> fs_drop()
 //
-//    An orphan both closed and forgotten goes to the queue, in whatever order the two came.
+//    An orphan both closed and forgotten goes to the queue, in whatever order the two came. What cannot be
+//    dropped, for want of memory or of the backing, goes there again, and is tried after a while.
 // 3. The kernel says "forgotten" only after the reply to the unlink, thus after orphan_add().
 //    An orphan by birth (O_TMPFILE) may be given a name as long as it is open: orphan_remove().
-// 4. Without memory for a count, no orphan is dropped before the next mount.
+// 4. Without memory for a count, an open fails. Without memory for an orphan, it waits for the next mount.
 #include <stdlib.h>
+#include "clock.h"
 #include "fs_impl.h"
 #include "hash.h"
 
@@ -28,6 +30,7 @@ struct known {
 };
 
 #define BUCKETS_MIN 64u
+#define DROP_AGAIN_MS 1000u
 
 void orphan_init(struct fs *fs)
 {
@@ -50,6 +53,7 @@ void orphan_fini(struct fs *fs)
 	for (size_t i = 0; i < fs->buckets; i++)
 		free_list(fs->bucket[i]);
 	free_list(fs->ready);
+	free_list(fs->dropping);
 	free(fs->bucket);
 	pthread_mutex_destroy(&fs->lock);
 }
@@ -143,13 +147,13 @@ static void settle_locked(struct fs *fs, struct known **link)
 		return;
 	if (!k->orphan) {
 		free(remove_locked(fs, link));
-	} else if (k->forgotten && !fs->counts_lost) {
+	} else if (k->forgotten) {
 		queue_locked(fs, remove_locked(fs, link));
 		atomic_fetch_sub(&fs->orphans, 1);
 	}
 }
 
-void fs_opened(struct fs *fs, object_t id)
+int fs_opened(struct fs *fs, object_t id)
 {
 	struct known *k;
 
@@ -157,9 +161,8 @@ void fs_opened(struct fs *fs, object_t id)
 	k = get_locked(fs, id);
 	if (k)
 		k->opens++;
-	else
-		fs->counts_lost = true;
 	pthread_mutex_unlock(&fs->lock);
+	return k ? 0 : -ENOMEM;
 }
 
 void fs_released(struct fs *fs, object_t id)
@@ -168,7 +171,7 @@ void fs_released(struct fs *fs, object_t id)
 
 	pthread_mutex_lock(&fs->lock);
 	link = find_locked(fs, id);
-	if (link && (*link)->opens) { // else its count was lost
+	if (link && (*link)->opens) {
 		(*link)->opens--;
 		settle_locked(fs, link);
 	}
@@ -241,21 +244,22 @@ void orphan_remove(struct fs *fs, object_t id)
 	pthread_mutex_unlock(&fs->lock);
 }
 
-void orphan_add_ready(struct fs *fs, object_t id)
+int orphan_add_ready(struct fs *fs, object_t id)
 {
 	struct known *k = calloc(1, sizeof *k);
 
 	if (!k)
-		return;
+		return -ENOMEM;
 	k->id = id;
 	pthread_mutex_lock(&fs->lock);
 	queue_locked(fs, k);
 	pthread_mutex_unlock(&fs->lock);
+	return 0;
 }
 
 bool fs_has_orphans(struct fs *fs)
 {
-	return atomic_load(&fs->ready_count);
+	return atomic_load(&fs->ready_count) && now_ms() >= atomic_load(&fs->drop_again_ms);
 }
 
 object_t fs_next_orphan(struct fs *fs)
@@ -273,10 +277,29 @@ object_t fs_next_orphan(struct fs *fs)
 			fs->ready_end = &fs->ready;
 		atomic_fetch_sub(&fs->ready_count, 1);
 		id = k->id;
-		free(k);
+		k->next = fs->dropping;
+		fs->dropping = k;
 	}
 	pthread_mutex_unlock(&fs->lock);
 	return id;
+}
+
+void fs_dropped(struct fs *fs, object_t id, int result)
+{
+	struct known **link, *k;
+
+	pthread_mutex_lock(&fs->lock);
+	for (link = &fs->dropping; (*link)->id != id;)
+		link = &(*link)->next;
+	k = *link;
+	*link = k->next;
+	if (!result || result == -EUCLEAN) {
+		free(k);
+	} else {
+		atomic_store(&fs->drop_again_ms, now_ms() + DROP_AGAIN_MS);
+		queue_locked(fs, k);
+	}
+	pthread_mutex_unlock(&fs->lock);
 }
 
 // Hidden objects are named by items of the object, and would be lost with them: so they go with it
@@ -308,7 +331,5 @@ int fs_drop(struct op *op, struct fs *fs, object_t id)
 			return r;
 	}
 	r = txn_commit(op, true);
-	if (!r && more)
-		orphan_add_ready(fs, id);
-	return r;
+	return r ? r : more;
 }

@@ -73,6 +73,7 @@ static void drop_orphans(void)
 			r = fs_drop(op, frontend.fs, id);
 		while (op_again(op, &r));
 		op_end(op);
+		fs_dropped(frontend.fs, id, r);
 	}
 }
 

@@ -116,8 +116,10 @@ static void change(struct use *u, const struct fuzz_pair *p)
 	RUN(fs_setattr(op, u->fs, big, &st, FS_SET_SIZE, &st));
 	st.st_size = INT64_MAX;
 	RUN(fs_setattr(op, u->fs, id, &st, FS_SET_SIZE, &st));
-	for (object_t orphan; (orphan = fs_next_orphan(u->fs));)
+	for (object_t orphan; (orphan = fs_next_orphan(u->fs));) {
 		RUN(fs_drop(op, u->fs, orphan));
+		fs_dropped(u->fs, orphan, 0);
+	}
 }
 
 static void use_lane(struct use *u, const struct fuzz_pair *p, bool writes)

@@ -107,6 +107,11 @@ static void drop_of_what_is_gone_clears_the_note(void **state)
 	w.store->fail_error = -EIO;
 	w.store->fail_at = w.store->calls + 1;
 	assert_int_equal(RUN(fs_drop(op, w.fs, fs_next_orphan(w.fs))), -EIO);
+	fs_dropped(w.fs, f, -EIO);
+	assert_int_equal(fs_next_orphan(w.fs), 0); // not at once
+	atomic_store(&w.fs->drop_again_ms, 0);
+	assert_int_equal(fs_next_orphan(w.fs), f);
+	fs_dropped(w.fs, f, -EUCLEAN);
 	assert_int_equal(fs_next_orphan(w.fs), 0);
 	remount(); // it is found again
 	assert_int_equal(drop_orphans(), 1);
