@@ -155,21 +155,35 @@ void serve_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 }
 
 // From the tier to the reader in one copy, the kernel's: the vector points into the tier, and stays
-// good until op_end().
+// good until op_end(). False: not answered.
+static bool read_lent(struct worker *w, fuse_req_t req, struct op *op, object_t id, size_t bytes, uint64_t offset, bool touch)
+{
+	int r, count = 0;
+
+	REQUEST_RUN(w, req, op, r, request_look(w, op, id, offset, bytes, touch, &count));
+	if (r > 0)
+		return worker_reply_lent(w, req, op, count);
+	fuse_reply_err(req, -r);
+	return true;
+}
+
+// The answer to a ring is copied here, as is what can not be lent.
 void serve_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, struct fuse_file_info *fi)
 {
 	struct worker *w = worker_self;
 	struct op *op = op_begin(w->lane);
 	bool touch = !(fi->flags & O_NOATIME);
-	int r, count = 0;
+	int r;
 
 	if (bytes > TRANSPORT_PAYLOAD_BYTES)
 		bytes = TRANSPORT_PAYLOAD_BYTES;
-	REQUEST_RUN(w, req, op, r, fs_read(op, w->frontend->fs, ino, (uint64_t)offset, bytes, touch, w->iov, &count));
-	if (r < 0)
-		fuse_reply_err(req, -r);
-	else
-		fuse_reply_iov(req, w->iov, r ? count : 0);
+	if (w->entry || !read_lent(w, req, op, ino, bytes, (uint64_t)offset, touch)) {
+		REQUEST_RUN(w, req, op, r, request_read(w, op, ino, (uint64_t)offset, bytes, touch, w->reply));
+		if (r < 0)
+			fuse_reply_err(req, -r);
+		else
+			fuse_reply_buf(req, w->reply, (size_t)r);
+	}
 	op_end(op);
 }
 

@@ -21,17 +21,6 @@ struct hot {
 	size_t bytes; // of the request in payload
 };
 
-static size_t gather(const struct iovec *iov, int count, char *to)
-{
-	char *end = to;
-
-	for (int i = 0; i < count; i++) {
-		memcpy(end, iov[i].iov_base, iov[i].iov_len);
-		end += iov[i].iov_len;
-	}
-	return (size_t)(end - to);
-}
-
 // All return the bytes of the answer, or a negative errno.
 static int hot_read(struct hot *h)
 {
@@ -39,12 +28,9 @@ static int hot_read(struct hot *h)
 	struct worker *w = h->w;
 	size_t bytes = arg->size < TRANSPORT_PAYLOAD_BYTES ? arg->size : TRANSPORT_PAYLOAD_BYTES;
 	struct op *op = op_begin(w->lane);
-	int r, count = 0;
+	int r;
 
-	HOT_RUN(w, op, r, fs_read(op, w->frontend->fs, h->in->nodeid, arg->offset, bytes, !(arg->flags & O_NOATIME), w->iov,
-			       &count));
-	if (r > 0)
-		r = (int)gather(w->iov, count, h->payload);
+	HOT_RUN(w, op, r, request_read(w, op, h->in->nodeid, arg->offset, bytes, !(arg->flags & O_NOATIME), h->payload));
 	op_end(op);
 	return r;
 }

@@ -131,6 +131,27 @@ bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result)
 	return op_again(op, result);
 }
 
+ssize_t request_read(struct worker *w, struct op *op, object_t id, uint64_t offset, size_t bytes, bool touch, char *to)
+{
+	int count = 0;
+	ssize_t r = fs_read(op, w->frontend->fs, id, offset, bytes, touch, w->iov, &count);
+
+	for (int i = 0; r > 0 && i < count; i++)
+		to = (char *)memcpy(to, w->iov[i].iov_base, w->iov[i].iov_len) + w->iov[i].iov_len;
+	return r;
+}
+
+// One load a page: so a poisoned one is found here, and not by the kernel, which makes EIO of it.
+ssize_t request_look(struct worker *w, struct op *op, object_t id, uint64_t offset, size_t bytes, bool touch, int *ret_count)
+{
+	ssize_t r = fs_read(op, w->frontend->fs, id, offset, bytes, touch, w->iov + 1, ret_count);
+
+	for (int i = 1; r > 0 && i <= *ret_count; i++)
+		for (size_t at = 0; at < w->iov[i].iov_len; at += PAGE_BYTES)
+			(void)((const volatile char *)w->iov[i].iov_base)[at];
+	return r;
+}
+
 void request_signalled(struct worker *w, pid_t caller)
 {
 	if (caller)

@@ -145,6 +145,16 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count, void *fronte
 	return n;
 }
 
+bool worker_reply_lent(struct worker *w, fuse_req_t req, struct op *op, int count)
+{
+	if (!op_lend(op))
+		return false;
+	transport_answer(w->fd, w->iov, count, &w->request);
+	op_lend_end(op);
+	fuse_reply_none(req); // answered; EFAULT the kernel has told its caller as EIO
+	return true;
+}
+
 __attribute__((format(printf, 2, 0))) static void log_of_libfuse(enum fuse_log_level level, const char *format,
 								 va_list args)
 {

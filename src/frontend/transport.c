@@ -283,3 +283,13 @@ ssize_t transport_writev(int fd, struct iovec *iov, int count, struct transport_
 		errno = ENOENT;
 	return n;
 }
+
+ssize_t transport_answer(int fd, struct iovec *iov, int count, struct transport_request *request)
+{
+	struct fuse_out_header header = { .len = sizeof header, .unique = request->unique };
+
+	iov[0] = (struct iovec){ &header, sizeof header };
+	for (int i = 1; i <= count; i++)
+		header.len += (uint32_t)iov[i].iov_len;
+	return transport_writev(fd, iov, count + 1, request);
+}

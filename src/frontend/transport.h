@@ -50,5 +50,7 @@ void *transport_cut(void *buffer, const struct transport_request *request);
 void transport_amend(struct iovec *iov, int count, struct transport_request *request);
 ssize_t transport_read(int fd, void *buffer, size_t bytes, struct transport_request *request);
 ssize_t transport_writev(int fd, struct iovec *iov, int count, struct transport_request *request);
+// The same without libfuse: iov[1 .. count] are the body, iov[0] is for its header.
+ssize_t transport_answer(int fd, struct iovec *iov, int count, struct transport_request *request);
 
 #endif

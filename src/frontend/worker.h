@@ -37,7 +37,7 @@ struct worker {
 	pid_t signalled; /* under lock */ // the caller, which has a signal pending; 0: none
 	char *buffer;       // a request of /dev/fuse; a WRITE's payload is at a page boundary
 	char *reply;        // TRANSPORT_PAYLOAD_BYTES, for those that do not answer from the tier
-	struct iovec iov[OP_PAGES_MAX];
+	struct iovec iov[OP_PAGES_MAX + 1];
 };
 
 struct frontend {
@@ -100,6 +100,12 @@ bool request_try(struct worker *w, struct op *op, int *result); // likewise; w i
 // True if w may not wait: the request is answered, to no effect; one that may will serve it.
 bool request_defer(struct worker *w, fuse_req_t req);
 void request_settle(struct worker *w, fuse_req_t req); // before the reply: it frees req
+// The body of an operation: reads into memory, which has the right bytes once the result is final.
+ssize_t request_read(struct worker *w, struct op *op, object_t id, uint64_t offset, size_t bytes, bool touch, char *to);
+// Likewise, but leaves it where it is: in w->iov[1 .. *ret_count].
+ssize_t request_look(struct worker *w, struct op *op, object_t id, uint64_t offset, size_t bytes, bool touch, int *ret_count);
+// Answers with that. False: not, since memory of the tier has failed meanwhile.
+bool worker_reply_lent(struct worker *w, fuse_req_t req, struct op *op, int count);
 // The caller of what w is about to serve has a signal.
 void request_signalled(struct worker *w, pid_t caller);
 void request_forget_signal(struct worker *w); // once it is served

@@ -296,6 +296,8 @@ int media_open(const char *path, bool read_only, struct media **ret_media)
 		free(m);
 		return err;
 	}
+	m->unit_bytes = m->class == MEDIA_DEVDAX ? DEVDAX_ALIGN_BYTES : PAGE_BYTES;
+	media_watch(m);
 	*ret_media = m;
 	return 0;
 }
@@ -319,7 +321,9 @@ int media_open_dram(uint64_t size_bytes, struct media **ret_media)
 	m->size_bytes = size_bytes;
 	m->class = MEDIA_DRAM;
 	m->fd = -1;
+	m->unit_bytes = PAGE_BYTES;
 	strcpy(m->path, "(anonymous memory)");
+	media_watch(m);
 	*ret_media = m;
 	return 0;
 }
@@ -351,6 +355,7 @@ void media_close(struct media *m)
 	s = find_stored(m->base);
 	if (s)
 		s->base = NULL;
+	media_unwatch(m);
 	if (m->class == MEDIA_DEVDAX && !m->read_only)
 		pmem_unmap(m->base, m->size_bytes);
 	else

@@ -4,6 +4,8 @@
 #ifndef MEDIA_MEDIA_H
 #define MEDIA_MEDIA_H
 
+#include <stdatomic.h>
+#include "grace.h"
 #include "vems/types.h"
 
 enum media_class {
@@ -21,6 +23,8 @@ struct media_recorder {
 	void *arg;
 };
 
+#define MEDIA_POISONED_MAX 1024u // pages; with more the memory has failed as a whole
+
 struct media {
 	uint8_t *base;
 	uint64_t size_bytes;
@@ -28,6 +32,10 @@ struct media {
 	bool read_only; // the mapping faults on a store
 	int fd;         // -1: none
 	const struct media_recorder *recorder;
+	uint64_t unit_bytes;       // the least that can be mapped by itself
+	_Atomic unsigned poisoned; // pages
+	uint64_t poison[MEDIA_POISONED_MAX]; // their offsets
+	struct grace lent;
 	char path[256];
 };
 
@@ -55,5 +63,32 @@ void media_store64(struct media *m, uint64_t *dst, uint64_t value);
 // its later ones. If the msync of a MEDIA_FILE fails, the process is aborted: nobody may go on as
 // if it had not.
 void media_drain(struct media *m);
+
+// ---- poison (poison.c): memory that has failed, of which a load raises SIGBUS --------------------
+//
+// A page that is found poisoned reads as zeroes from then on, to whoever was about to touch it, too; and
+// what is stored there goes nowhere. So nobody is stopped in the middle of anything. But what was loaded
+// counts only if it has a checksum, or if no poison was found meanwhile; and what was stored, if it is held.
+
+// How many pages so far. It has grown before a zero can be seen.
+static inline unsigned media_poisoned(const struct media *m)
+{
+	atomic_thread_fence(memory_order_acquire); // after what was loaded
+	return atomic_load_explicit(&m->poisoned, memory_order_acquire);
+}
+bool media_holds_slowly(const struct media *m, const void *at, size_t bytes);
+// After a store (of other threads' pages: after its drain): it is on the media, not in memory that stands
+// for a poisoned page.
+static inline bool media_holds(const struct media *m, const void *at, size_t bytes)
+{
+	return atomic_load_explicit(&m->poisoned, memory_order_acquire) == 0 || media_holds_slowly(m, at, bytes);
+}
+// The kernel is to load by itself: poison is EFAULT to it, and it checks nothing. From here to the reader's
+// grace_leave() no page turns into zeroes; the thread touches none itself. False, and not lent: poison
+// was found since `seen`. The reader is one of m->lent.
+bool media_lend(struct media *m, struct grace_reader *reader, unsigned seen);
+// For who makes a mapping and takes it away.
+void media_watch(struct media *m);
+void media_unwatch(struct media *m);
 
 #endif

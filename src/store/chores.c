@@ -316,7 +316,7 @@ static void slice_store(struct slice *sl)
 		slot_store_free(t, f);
 	relog_flush(sl);
 	media_drain(m); // slots and items before T lets go of their records
-	if (sl->error)
+	if (sl->error || !poison_spares_front(s))
 		return; // T stays; what was stored says nothing that the log does not
 	tier_word_store(m, WORD_TAIL_LSN, sl->done);
 	atomic_store(&t->tail_lsn, sl->done);
@@ -326,6 +326,8 @@ static void slice_store(struct slice *sl)
 			t->ring[i].tail = sl->cursor[i];
 		}
 	media_drain(m); // tails before ring space is reused, slots of replaced frames before the frames are
+	if (!poison_spares_front(s))
+		return;
 	for (unsigned i = 0; i <= t->geometry.rings; i++)
 		atomic_store_explicit(&t->ring[i].durable_tail, t->ring[i].tail, memory_order_release);
 	for (frame_t f = sl->freed, next; f != FRAME_NONE; f = next) {
@@ -403,7 +405,8 @@ static void victims_free(struct store *s, const frame_t *victim, unsigned count)
 	for (unsigned i = 0; i < count; i++)
 		slot_store_free(s->tier, victim[i]);
 	media_drain(s->media); // slots durably free before the frames are used again
-	frames_retire(s->tier, victim, count);
+	if (poison_spares_front(s))
+		frames_retire(s->tier, victim, count);
 }
 
 // Dead by a DROP: may go at any time, but not while an epoch may be reading it, and not before its
@@ -568,8 +571,8 @@ static void admit_batch(struct op *op, struct fetched **list, const frame_t *fra
 		return;
 	}
 	for (unsigned i = 0; i < count; i++) {
-		frame_t old;
-		if (admit_one(s, list[i], frames[i], &old))
+		frame_t old = FRAME_NONE;
+		if (tier_frame_holds(t, frames[i]) && admit_one(s, list[i], frames[i], &old))
 			in[ins++] = frames[i];
 		else
 			out[outs++] = frames[i];

@@ -52,6 +52,7 @@ struct build {
 	block_t failed_block; // of the run that write_error is of
 	unsigned failed_count;
 	bool have_space; // space_begin() was called
+	unsigned poisoned; // pages of the tier, when it began
 	uint8_t *node[LEVELS_MAX];
 	struct new_node *fresh; // copies of new nodes, to be installed when they are published
 	size_t freshes, fresh_room;
@@ -219,6 +220,10 @@ static void build_wrote(void *arg, struct node_ref ref, const struct node_disk *
 	if (b->freshes == b->fresh_room || !frames_claim(s->tier, 1, frames_low(s), &f))
 		return;
 	media_copy(s->media, tier_frame_data(s->tier, f), node, PAGE_BYTES);
+	if (!tier_frame_holds(s->tier, f)) {
+		frames_return(s->tier, &f, 1);
+		return;
+	}
 	b->fresh[b->freshes++] = (struct new_node){ ref, f };
 }
 
@@ -279,10 +284,9 @@ static bool frame_good(struct store *s, frame_t f)
 	uint64_t found = checksum_page(s->seed, fr->object, fr->page, tier_frame_data(s->tier, f));
 	if (found == fr->sum)
 		return true;
-	log_error("%s: dirty page %llu of object %llu is damaged in the tier (frame %u): expected checksum %016llx, found %016llx; "
-		  "it reads as an error until overwritten", s->media->path, (unsigned long long)fr->page,
-		  (unsigned long long)fr->object, f, (unsigned long long)fr->sum, (unsigned long long)found);
-	atomic_fetch_or(&fr->state, FRAME_POISONED);
+	if (!poison_is_met(s))
+		poison_meet(s); // says why
+	frame_damaged(s, f, found);
 	return false;
 }
 
@@ -442,6 +446,7 @@ static int build(struct build *b)
 	atomic_store(&s->pace_done, 0);
 	atomic_store(&s->pace_total, b->frames);
 	b->birth = atomic_fetch_add(&s->lsn, 1);
+	b->poisoned = media_poisoned(s->media);
 	space_begin(s->space);
 	b->have_space = true;
 	struct fold_config config = { .backing = s->backing, .queue = s->ioq, .space = s->space, .seed = s->seed,
@@ -461,6 +466,8 @@ static int build(struct build *b)
 		r = space_written(s->space);
 	if (!r && atomic_load(&s->log_damaged))
 		r = -EUCLEAN;
+	if (!r && media_poisoned(s->media) != b->poisoned)
+		r = -EAGAIN; // zeroes may have been written in the place of a page
 	if (r)
 		find_bad(b);
 	return r;
@@ -518,6 +525,7 @@ static int switch_super(struct build *b)
 		return r;
 	tier_word_store(s->media, WORD_EPOCH, next.epoch);
 	media_drain(s->media);
+	poison_spares_front(s); // the tier may be one behind, but no more
 	s->super = next;
 	return 0;
 }
@@ -638,7 +646,7 @@ static int run_epoch(struct store *s, struct grace_reader *reader)
 	do {
 		bads = s->bads;
 		r = try_epoch(s, reader);
-	} while (r && s->bads > bads); // at once, without the blocks that were found bad
+	} while (r == -EAGAIN || (r && s->bads > bads)); // at once, without the blocks or frames that were found bad
 	return r;
 }
 

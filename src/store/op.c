@@ -27,12 +27,15 @@ int lane_new(struct store *s, struct lane **ret_lane)
 	lane->op.lane = lane;
 	lane->op.store = s;
 	lane->reader = grace_register(&s->grace);
+	lane->lender = grace_register(&s->media->lent);
 	lane->record = aligned_alloc(64, RECORD_BYTES_MAX);
 	lane->scratch = aligned_alloc(PAGE_BYTES, 4 * PAGE_BYTES);
-	int r = lane->reader && lane->record && lane->scratch ? ioq_new(s->backing, 64, &lane->ioq) : -ENOMEM;
+	int r = lane->reader && lane->lender && lane->record && lane->scratch ? ioq_new(s->backing, 64, &lane->ioq) : -ENOMEM;
 	if (r) {
 		if (lane->reader)
 			grace_unregister(lane->reader);
+		if (lane->lender)
+			grace_unregister(lane->lender);
 		free(lane->record);
 		free(lane->scratch);
 		free(lane);
@@ -65,6 +68,7 @@ void lane_free(struct lane *lane)
 	for (int c = 0; c < COUNTERS; c++)
 		atomic_fetch_add(&s->count[c], lane->count[c]);
 	grace_unregister(lane->reader);
+	grace_unregister(lane->lender);
 	ioq_free(lane->ioq);
 	grace_wait(&s->grace, grace_start(&s->grace));
 	items_free(lane->retired);
@@ -117,6 +121,9 @@ static void run_reset(struct op *op)
 
 static void op_enter(struct op *op)
 {
+	if (!poison_is_met(op->store))
+		poison_meet(op->store);
+	op->poisoned = atomic_load(&op->store->poison_met);
 	grace_enter(&op->store->grace, op->lane->reader);
 	// After three lost races the locks come first: then nothing can change what is read.
 	for (unsigned i = 0; i < op->wants; i++) {
@@ -494,7 +501,7 @@ static int wait_resource(struct op *op)
 
 static bool is_final(const struct op *op, int result)
 {
-	return op->committed || (result != -ERESTART && watches_hold(op));
+	return op->committed || (result != -ERESTART && watches_hold(op) && !op_is_poisoned(op));
 }
 
 bool op_try(struct op *op, int *result)
@@ -508,6 +515,20 @@ bool op_try(struct op *op, int *result)
 	return op_again(op, result);
 }
 
+// The run may have followed zeroes to blocks that do not exist, or built in frames that hold nothing.
+static void forget_poisoned(struct op *op)
+{
+	unsigned kept = 0;
+
+	fetched_free(op);
+	for (unsigned i = 0; i < op->frames_claimed; i++)
+		if (tier_frame_holds(op->store->tier, op->frames[i]))
+			op->frames[kept++] = op->frames[i];
+		else
+			frames_return(op->store->tier, &op->frames[i], 1);
+	op->frames_claimed = kept;
+}
+
 bool op_again(struct op *op, int *result)
 {
 	int r = 0;
@@ -519,7 +540,9 @@ bool op_again(struct op *op, int *result)
 	if (op->conflicts > 3)
 		want_watched(op);
 	op_leave(op);
-	if (op->pending)
+	if (op_is_poisoned(op))
+		forget_poisoned(op);
+	else if (op->pending)
 		fetch_pending(op);
 	else if (op->park != PARK_NONE)
 		r = wait_resource(op);
@@ -532,6 +555,16 @@ bool op_again(struct op *op, int *result)
 		return false;
 	}
 	return true;
+}
+
+bool op_lend(struct op *op)
+{
+	return media_lend(op->store->media, op->lane->lender, op->poisoned);
+}
+
+void op_lend_end(struct op *op)
+{
+	grace_leave(op->lane->lender);
 }
 
 void *op_scratch(struct op *op, unsigned i)

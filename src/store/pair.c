@@ -52,6 +52,8 @@ static int view_tier(struct media *m, struct tier_view *v)
 	}
 	if (r == 1)
 		v->found = TIER_FOUND_FOREIGN;
+	if (v->found == TIER_FOUND_BLANK && media_poisoned(m))
+		v->found = TIER_FOUND_DAMAGED; // not all of these zeroes are its own
 	if (v->found != TIER_FOUND_GOOD)
 		return 0;
 	r = tier_word_load(m, WORD_STATE, &v->state);
@@ -238,6 +240,10 @@ static int attach_tier(struct store *s, lsn_t base)
 	media_drain(m);
 	tier_word_store(m, WORD_ATTACH, attach);
 	media_drain(m);
+	if (!tier_front_holds(s->tier)) { // before the backing relies on it
+		log_error("%s: the memory at byte %llu has failed: it cannot be a tier", m->path, (unsigned long long)m->poison[0]);
+		return -EIO;
+	}
 	r = write_supers(s, SUPER_ATTACHED, attach);
 	if (r)
 		return r;

@@ -26,7 +26,10 @@ static bool node_frame_good(struct store *s, frame_t f, struct node_ref ref, uns
 {
 	struct frame *fr = &s->tier->frame[f];
 	const struct node_disk *n = tier_frame_data(s->tier, f);
-	if (frame_state(fr) & FRAME_VALIDATED)
+	uint16_t state = frame_state(fr);
+	if (state & FRAME_POISONED)
+		return false;
+	if (state & FRAME_VALIDATED)
 		return n->level == level;
 	if (node_sum(n, s->seed) != ref.sum || !node_valid(n, (int)level, ref.block, ref.birth))
 		return false;
@@ -195,6 +198,15 @@ int op_scan(struct op *op, struct item_key from, struct item_key last, op_scan_f
 
 // ---- pages ----------------------------------------------------------------------------------------
 
+// Clean: the backing has it.
+static int view_poisoned(struct op *op, frame_t f, uint16_t state)
+{
+	if (state & FRAME_DIRTY)
+		return -EIO;
+	evict_frame(op->store, f);
+	return op_conflict(op);
+}
+
 // A page in the tier: dead by a DROP, poisoned, or its data.
 static int view_frame(struct op *op, object_t object, page_t page, bool verify, struct page_view *v)
 {
@@ -205,24 +217,22 @@ static int view_frame(struct op *op, object_t object, page_t page, bool verify, 
 	if (f->lsn < v->drop)
 		return 0;
 	if (state & FRAME_POISONED)
-		return -EIO;
+		return view_poisoned(op, v->frame, state);
 	v->data = tier_frame_data(s->tier, v->frame);
 	hit_frame(s, v->frame);
 	// What an earlier mount left is looked at once: a warm start believes nothing.
 	if (!verify && state & FRAME_VALIDATED)
 		return 0;
-	if (checksum_page(s->seed, object, page, v->data) == f->sum) {
+	uint64_t found = checksum_page(s->seed, object, page, v->data);
+	if (found == f->sum) {
 		frame_validated(f);
 		return 0;
 	}
-	if (!(state & FRAME_DIRTY)) { // the backing has it
-		evict_frame(s, v->frame);
-		return op_conflict(op);
-	}
-	log_error("%s: dirty page %llu of object %llu is damaged in the tier (frame %u): it reads as an error until overwritten",
-		  s->media->path, (unsigned long long)page, (unsigned long long)object, v->frame);
-	atomic_fetch_or(&f->state, FRAME_POISONED);
-	return -EIO;
+	if (op_is_poisoned(op))
+		return op_conflict(op); // said there
+	if (state & FRAME_DIRTY)
+		frame_damaged(s, v->frame, found);
+	return view_poisoned(op, v->frame, state);
 }
 
 // An extent as it was found, copied out of its node.

@@ -274,11 +274,9 @@ static void verify_live(struct recovery *rc)
 		if (!bit(rc->named, f) || frame_place(frame_state(fr)) != FRAME_INDEXED ||
 		    fr->lsn < drops_newest(&s->drops, fr->object, fr->page, LSN_MAX))
 			continue;
-		if (checksum_page(s->seed, fr->object, fr->page, tier_frame_data(t, f)) == fr->sum)
-			continue;
-		log_error("%s: dirty page %llu of object %llu is damaged in the tier (frame %u): it reads as an error until overwritten",
-			  s->media->path, (unsigned long long)fr->page, (unsigned long long)fr->object, f);
-		atomic_fetch_or(&fr->state, FRAME_POISONED);
+		uint64_t found = checksum_page(s->seed, fr->object, fr->page, tier_frame_data(t, f));
+		if (found != fr->sum)
+			frame_damaged(s, f, found);
 	}
 }
 
@@ -336,6 +334,8 @@ int recover(struct store *s)
 			// It may be one behind; a cut after the next superblock must not make it two.
 			tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
 			media_drain(s->media);
+			if (!poison_spares_front(s))
+				r = -EUCLEAN;
 		}
 		s->recovery_ms = now_ms() - began;
 	}

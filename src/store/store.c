@@ -21,6 +21,7 @@ static void locks_init(struct store *s)
 	pthread_mutex_init(&s->chores_lock, NULL);
 	pthread_mutex_init(&s->epoch_lock, NULL);
 	pthread_mutex_init(&s->drops.lock, NULL);
+	pthread_mutex_init(&s->poison_lock, NULL);
 	pthread_cond_init(&s->wait_cond, &monotonic);
 	pthread_cond_init(&s->chores_cond, &monotonic);
 	pthread_cond_init(&s->chores_done, &monotonic);

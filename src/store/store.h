@@ -78,12 +78,17 @@ void lane_interrupt(struct lane *lane, bool interrupted);
 //	... use pointers into the op, reply ...
 //	op_end(op);
 //
-// Pointers returned by calls on the op are good until op_again() returns true or op_end().
+// Pointers returned by calls on the op are good until op_again() returns true or op_end(). What is loaded
+// through one into pages counts if op_again() returns false after it (see op_lend(), too).
 struct op *op_begin(struct lane *lane);
 bool op_again(struct op *op, int *result);
 // As op_again(), but never waits: where that would, it returns false with -EAGAIN in *result. The op
 // is to be ended then; what it wanted is tried from the top by an operation that may wait.
 bool op_try(struct op *op, int *result);
+// What the op's pointers point to is about to be loaded by the kernel, in one call between these two, with
+// nothing else of the op used. False: memory of the tier has failed meanwhile, and the op has to run again.
+bool op_lend(struct op *op);
+void op_lend_end(struct op *op);
 void op_end(struct op *op);
 
 // All that the op reads of object is of one moment, and still true when the op commits or, if it

@@ -187,6 +187,8 @@ struct store {
 	unsigned limbo_count;
 	struct slice *slice;    // of reclaiming, which must not want for memory; likewise
 	_Atomic bool log_damaged;
+	pthread_mutex_t poison_lock;
+	_Atomic unsigned poison_met; // pages of the tier found poisoned, and seen to
 	_Atomic bool item_ring_full; // the last slice found no room to turn it
 
 	// Epochs, under epoch_lock.
@@ -258,6 +260,7 @@ struct op {
 	struct lane *lane;
 	struct store *store;
 	bool committed;
+	unsigned poisoned; // pages of the tier, when the run began
 	unsigned space_waits; // epochs waited for in vain
 	unsigned conflicts; // restarts since it began, parks not counted
 	unsigned run;       // counts them all
@@ -289,7 +292,7 @@ struct op {
 
 struct lane {
 	struct store *store;
-	struct grace_reader *reader;
+	struct grace_reader *reader, *lender; // of the tier's memory to the kernel
 	_Atomic lsn_t inflight; // 0: none; T never passes it
 	struct ring *ring;
 	struct ioq *ioq;
@@ -331,6 +334,19 @@ struct fetch_context { // for walk.h
 };
 int op_fetch_node(void *arg, struct node_ref ref, unsigned level, const struct node_disk **ret_node);
 static inline struct root *store_root(struct store *s) { return atomic_load_explicit(&s->root, memory_order_acquire); }
+
+// ---- poison.c: pages of the tier's memory that have failed ------------------------------------------
+
+// Sees to those that were found since: a clean frame is a miss, a dirty one an error; without log or table
+// nothing more is written. Takes a lock of its own.
+void poison_meet(struct store *s);
+static inline bool poison_is_met(const struct store *s) { return media_poisoned(s->media) == atomic_load_explicit(&s->poison_met, memory_order_acquire); }
+static inline bool op_is_poisoned(const struct op *op) { return media_poisoned(op->store->media) != op->poisoned; }
+// After a drain: log, table and words have what was stored there. If not, nothing more is written, and
+// what was stored is not to be relied on.
+bool poison_spares_front(struct store *s);
+// A dirty frame does not have what its checksum says: EIO from now on.
+void frame_damaged(struct store *s, frame_t f, uint64_t found);
 
 // ---- chores.c: reclaim, evict, drop pass, admission: under the table lock -------------------------
 

@@ -370,7 +370,8 @@ static int check_read(struct op *op)
 			if (r)
 				return r;
 		}
-	return 0;
+	// All of the tier that this was built on, or in, was there until now.
+	return op_is_poisoned(op) ? op_conflict(op) : 0;
 }
 
 // ---- the record -----------------------------------------------------------------------------------
@@ -403,21 +404,31 @@ static void record_build(struct op *op, lsn_t lsn, uint64_t bytes)
 	}
 }
 
-static lsn_t record_commit(struct op *op, const struct claims *c)
+// -EIO: memory of the log has failed; the record is not there, and nothing may follow it.
+static int record_commit(struct op *op, const struct claims *c, lsn_t *ret_lsn)
 {
 	struct store *s = op->store;
 	struct lane *lane = op->lane;
 	struct ring *ring = lane->ring;
+	int r = -EIO;
 
 	pthread_mutex_lock(&ring->lock); // rising LSNs in the ring; records whole in order
-	atomic_store(&lane->inflight, atomic_load(&s->lsn)); // before the LSN is taken: T cannot pass it
-	lsn_t lsn = atomic_fetch_add(&s->lsn, 1);
-	record_build(op, lsn, c->ring_bytes);
-	ring_append(s->tier, ring, op->lane->record, c->ring_bytes);
-	media_drain(s->media); // the commit is durable here
-	ring_appended(ring);
+	if (!atomic_load(&s->log_damaged)) {
+		atomic_store(&lane->inflight, atomic_load(&s->lsn)); // before the LSN is taken: T cannot pass it
+		*ret_lsn = atomic_fetch_add(&s->lsn, 1);
+		record_build(op, *ret_lsn, c->ring_bytes);
+		ring_append(s->tier, ring, op->lane->record, c->ring_bytes);
+		media_drain(s->media); // the commit is durable here
+		if (ring_holds_last(s->tier, ring, c->ring_bytes)) {
+			ring_appended(ring);
+			r = 0;
+		} else {
+			atomic_store(&s->log_damaged, true);
+			atomic_store(&lane->inflight, 0);
+		}
+	}
 	pthread_mutex_unlock(&ring->lock);
-	return lsn;
+	return r;
 }
 
 // ---- the switch -----------------------------------------------------------------------------------
@@ -532,15 +543,17 @@ int txn_commit(struct op *op, bool may_use_reserve)
 	if (op->page_count)
 		media_drain(s->media); // frames before the record that names them
 	slots_needed(op, &slots);
+	lsn_t lsn;
 	r = lock_slots(op, slots.all, slots.alls);
 	if (!r)
 		r = check_read(op);
+	if (!r)
+		r = record_commit(op, &c, &lsn);
 	if (r) {
 		op_unlock(op);
 		unclaim_all(op, &c);
 		return r;
 	}
-	lsn_t lsn = record_commit(op, &c);
 	sequences_add(op, slots.written, slots.writtens); // odd
 	uint64_t refund = switch_all(op, lsn);
 	sequences_add(op, slots.written, slots.writtens); // even

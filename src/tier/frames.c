@@ -5,6 +5,7 @@
 //	INDEXED -> LIMBO (a commit replaces it) -> GRACE (its slot is durably free and it is not KEPT)
 //	INDEXED -> LEAVING (evict, drop pass) -> GRACE (slot durably free) -> FREE (grace over)
 //	BUILD -> FREE (operation given up, drained)
+//	FREE -> LOST (claim: its memory is poisoned)
 //
 // A frame on the free list has a slot that is durably free. Who takes a frame out of the index, under
 // the bucket's lock, owns it.
@@ -16,24 +17,22 @@ static void state_set(struct tier *t, frame_t f, uint16_t state)
 	atomic_store_explicit(&t->frame[f].state, state, memory_order_release);
 }
 
-bool frames_claim(struct tier *t, unsigned count, unsigned spare, frame_t *ret_frames)
+static frame_t pop_free(struct tier *t)
 {
 	struct frame_pool *p = &t->pool;
-	if (frames_free_count(t) < count + spare)
-		return false;
-	pthread_mutex_lock(&p->lock);
 	uint32_t have = atomic_load_explicit(&p->free_count, memory_order_relaxed);
-	bool enough = have >= count + spare;
-	for (unsigned i = 0; enough && i < count; i++) {
-		frame_t f = ret_frames[i] = p->free;
+	frame_t f;
+	while ((f = p->free) != FRAME_NONE) {
+		bool holds = tier_frame_holds(t, f);
 		p->free = t->frame[f].replaces;
 		t->frame[f].replaces = FRAME_NONE;
-		state_set(t, f, FRAME_BUILD);
+		state_set(t, f, holds ? FRAME_BUILD : FRAME_LOST);
 		have--;
+		if (holds)
+			break;
 	}
 	atomic_store_explicit(&p->free_count, have, memory_order_relaxed);
-	pthread_mutex_unlock(&p->lock);
-	return enough;
+	return f;
 }
 
 static void push_free(struct tier *t, frame_t f)
@@ -46,6 +45,22 @@ static void push_free(struct tier *t, frame_t f)
 	t->frame[f].replaces = p->free;
 	p->free = f;
 	atomic_store_explicit(&p->free_count, have + 1, memory_order_relaxed);
+}
+
+bool frames_claim(struct tier *t, unsigned count, unsigned spare, frame_t *ret_frames)
+{
+	unsigned got = 0;
+	if (frames_free_count(t) < count + spare)
+		return false;
+	pthread_mutex_lock(&t->pool.lock);
+	if (frames_free_count(t) >= count + spare)
+		while (got < count && (ret_frames[got] = pop_free(t)) != FRAME_NONE)
+			got++;
+	bool enough = got == count;
+	while (!enough && got)
+		push_free(t, ret_frames[--got]);
+	pthread_mutex_unlock(&t->pool.lock);
+	return enough;
 }
 
 void frames_return(struct tier *t, const frame_t *frames, unsigned count)

@@ -39,13 +39,14 @@ enum frame_place {
 	FRAME_LIMBO,   // replaced; its slot is freed when the replacing record is reclaimed
 	FRAME_LEAVING, // taken out of the index by evict or a drop pass
 	FRAME_GRACE,   // slot durably free; readers may still look
+	FRAME_LOST,    // its memory holds nothing any more: out of use until the next mount
 	FRAME_PLACE_MASK = 0xf,
 	FRAME_DIRTY = 0x10,      // not on the backing in the superblock in force
 	FRAME_KEPT = 0x20,       // replaced past the cut; the epoch still needs it
 	FRAME_PASSED = 0x40,     // the epoch has no use for it: do not keep
 	FRAME_SLOT_FREED = 0x80, // in LIMBO: the slot is durably free, only KEPT holds it
 	FRAME_FILLED = 0x100,    // from the backing
-	FRAME_POISONED = 0x200,  // content fails its checksum and was dirty: EIO until overwritten
+	FRAME_POISONED = 0x200,  // content is lost: clean, a miss; dirty, EIO until overwritten
 	FRAME_VALIDATED = 0x400, // content was written or checked during this mount
 	FRAME_LEAN = 0x800       // its commit claimed one block for it, and nodes for the run that it is in
 };
@@ -130,6 +131,10 @@ int tier_new(struct media *m, struct grace *grace, const struct tier_geometry *g
 void tier_free(struct tier *t);
 static inline struct ring *tier_item_ring(struct tier *t) { return &t->ring[t->geometry.rings]; }
 static inline void *tier_frame_data(const struct tier *t, frame_t f) { return t->data + (uint64_t)f * PAGE_BYTES; }
+// What was stored there, and drained, is there.
+static inline bool tier_frame_holds(const struct tier *t, frame_t f) { return media_holds(t->media, tier_frame_data(t, f), PAGE_BYTES); }
+// Likewise all that lies before the frames: words, log, table.
+static inline bool tier_front_holds(const struct tier *t) { return media_holds(t->media, t->media->base, t->geometry.frames_offset); }
 
 // ---- table (table.c): one slot per frame ------------------------------------------------------
 
@@ -151,6 +156,8 @@ uint64_t ring_used(struct ring *r);
 // After the caller's media_drain(), ring_appended() makes it visible to reclaim.
 void ring_append(struct tier *t, struct ring *r, struct record_disk *record, uint64_t claimed);
 void ring_appended(struct ring *r);
+// After the drain: all of the record appended last is on the media.
+bool ring_holds_last(const struct tier *t, const struct ring *r, uint64_t bytes);
 // Copies the record at that logical offset into buffer (RECORD_BYTES_MAX). 0, or -ENODATA: none valid.
 int ring_read(const struct tier *t, const struct ring *r, uint64_t offset, void *buffer);
 // Is there a valid record with LSN > above in [offset, offset + ring size)? A sign of rot.
@@ -163,7 +170,8 @@ const struct item_disk *record_item(const struct record_disk *r, const struct it
 
 // ---- frames (frames.c) ----------------------------------------------------------------------
 
-// All or nothing; spare: leave so many on the free list. False: not enough now.
+// All or nothing; spare: leave so many on the free list. False: not enough now. Those that hold nothing any
+// more are put aside.
 bool frames_claim(struct tier *t, unsigned count, unsigned spare, frame_t *ret_frames);
 // Claimed and not used (whoever stored into them has drained), or found free at recovery.
 void frames_return(struct tier *t, const frame_t *frames, unsigned count);

@@ -14,7 +14,10 @@
 
 static int check_child(const struct node_disk *n, const struct item_key *first, struct item_key limit)
 {
-	struct item_key begin = node_key(n, 0), end = node_key(n, node_count(n) - 1);
+	unsigned count = node_count(n);
+	if (count == 0) // it was valid: its memory has failed since, and whoever walks will find out
+		return -EUCLEAN;
+	struct item_key begin = node_key(n, 0), end = node_key(n, count - 1);
 	if (first != NULL && !item_key_equal(begin, *first)) {
 		log_error("tree node in block %" PRIu64 ": out of order: first key expected %" PRIu64 ":%" PRIx64
 			  ", found %" PRIu64 ":%" PRIx64, n->block, first->object, first->sub, begin.object, begin.sub);
