@@ -151,6 +151,10 @@ int fs_drop(struct op *op, struct fs *fs, object_t id)
 	return 0;
 }
 
+void fs_dropped(struct fs *fs, object_t id, int result)
+{
+}
+
 // ---- names ----------------------------------------------------------------------------------------------
 
 int fs_lookup(struct op *op, struct fs *fs, object_t dir, const char *name, struct stat *ret_attr)

@@ -65,3 +65,12 @@ bool op_try(struct op *op, int *result)
 void op_end(struct op *op)
 {
 }
+
+bool op_lend(struct op *op)
+{
+	return true;
+}
+
+void op_lend_end(struct op *op)
+{
+}
