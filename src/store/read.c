@@ -89,10 +89,14 @@ int op_get(struct op *op, struct item_key key, void *value, size_t cap)
 	return (int)found.bytes;
 }
 
-// The overlay's part of a listing, sorted; of each key the newest version.
+// The overlay's part of a listing, sorted; of each key the newest version. Of more than LISTING_ITEMS it has
+// the first, up to `end`: nobody knows how many are wanted, and a directory may have many times as many.
+#define LISTING_ITEMS 256u
 struct listing {
-	const struct item **item;
-	size_t count, room;
+	const struct item *item[2 * LISTING_ITEMS];
+	size_t count;
+	bool full;
+	struct item_key end;
 };
 
 static int listing_order(const void *a, const void *b)
@@ -102,32 +106,36 @@ static int listing_order(const void *a, const void *b)
 	return order ? order : x->lsn > y->lsn ? -1 : x->lsn < y->lsn;
 }
 
-static int listing_collect(const struct store *s, struct item_key from, struct item_key last, struct listing *l)
+static void listing_settle(struct listing *l)
+{
+	size_t kept = 0;
+	qsort(l->item, l->count, sizeof *l->item, listing_order);
+	for (size_t k = 0; k < l->count; k++)
+		if (k == 0 || !item_key_equal(l->item[k]->key, l->item[kept - 1]->key))
+			l->item[kept++] = l->item[k];
+	l->count = kept;
+	if (kept > LISTING_ITEMS) {
+		l->count = LISTING_ITEMS;
+		l->full = true;
+		l->end = l->item[LISTING_ITEMS - 1]->key;
+	}
+}
+
+static void listing_collect(const struct store *s, struct item_key from, struct item_key last, struct listing *l)
 {
 	bool one_hash = item_key_has_ordinal(from) && from.sub >> 8 == last.sub >> 8;
 	const struct item *i = one_hash ? overlay_chain_first(&s->overlay, from) : overlay_object_first(&s->overlay, from.object);
+	l->count = 0;
+	l->full = false;
+	l->end = last;
 	for (; i; i = one_hash ? overlay_chain_next(i) : overlay_object_next(i)) {
-		if (item_key_compare(i->key, from) < 0 || item_key_compare(i->key, last) > 0 || item_is_drop(i))
+		if (item_key_compare(i->key, from) < 0 || item_key_compare(i->key, l->end) > 0 || item_is_drop(i))
 			continue;
-		if (l->count == l->room) {
-			size_t room = l->room ? 2 * l->room : 64;
-			void *more = realloc(l->item, room * sizeof *l->item);
-			if (!more)
-				return -ENOMEM;
-			l->item = more;
-			l->room = room;
-		}
 		l->item[l->count++] = i;
+		if (l->count == 2 * LISTING_ITEMS)
+			listing_settle(l);
 	}
-	if (l->count == 0)
-		return 0;
-	qsort(l->item, l->count, sizeof *l->item, listing_order);
-	size_t kept = 1;
-	for (size_t k = 1; k < l->count; k++)
-		if (!item_key_equal(l->item[k]->key, l->item[kept - 1]->key))
-			l->item[kept++] = l->item[k];
-	l->count = kept;
-	return 0;
+	listing_settle(l);
 }
 
 static struct item_key key_after(struct item_key key)
@@ -135,8 +143,9 @@ static struct item_key key_after(struct item_key key)
 	return (struct item_key){ key.object + (key.sub == UINT64_MAX), key.sub + 1 };
 }
 
-static int scan_merged(struct op *op, const struct root *root, struct listing *l, struct item_key from, struct item_key last,
-		       op_scan_fn fn, void *arg)
+// Up to the listing's end.
+static int scan_merged(struct op *op, const struct root *root, const struct listing *l, struct item_key from, op_scan_fn fn,
+		       void *arg)
 {
 	struct fetch_context context = { .op = op, .root = root };
 	const struct node_disk *leaf = NULL;
@@ -146,7 +155,7 @@ static int scan_merged(struct op *op, const struct root *root, struct listing *l
 
 	for (size_t next = 0;;) {
 		while (tree && at == count) { // the next leaf that has something
-			if (item_key_compare(leaf_end, last) > 0) {
+			if (item_key_compare(leaf_end, l->end) > 0) {
 				tree = false;
 				break;
 			}
@@ -160,7 +169,7 @@ static int scan_merged(struct op *op, const struct root *root, struct listing *l
 		struct node_item t = { 0 };
 		if (tree)
 			t = node_item(leaf, at);
-		if (tree && item_key_compare(t.key, last) > 0)
+		if (tree && item_key_compare(t.key, l->end) > 0)
 			tree = false;
 		const struct item *o = next < l->count ? l->item[next] : NULL;
 		if (!tree && !o)
@@ -184,15 +193,17 @@ static int scan_merged(struct op *op, const struct root *root, struct listing *l
 int op_scan(struct op *op, struct item_key from, struct item_key last, op_scan_fn fn, void *arg)
 {
 	struct store *s = op->store;
-	struct listing l = { 0 };
+	struct listing l;
 	lsn_t dropped;
+	int r;
 
 	if (drops_whole(&s->drops, from.object, &dropped))
 		return 0;
-	int r = listing_collect(s, from, last, &l);
-	if (!r)
-		r = scan_merged(op, store_root(s), &l, from, last, fn, arg);
-	free(l.item);
+	do {
+		listing_collect(s, from, last, &l);
+		r = scan_merged(op, store_root(s), &l, from, fn, arg); // the root is loaded after
+		from = key_after(l.end);
+	} while (l.full && !r);
 	return r;
 }
 
