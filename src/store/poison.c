@@ -7,7 +7,7 @@
 // 2. A frame that holds nothing any more is not used again in this mount: frames_claim() passes it over.
 // 3. Nothing is acknowledged, and no frame or log space used again, on the strength of a store to a page
 //    that was lost: each drain that is relied on is followed by a look (poison_spares_front(),
-//    ring_holds_last(), tier_frame_holds()).
+//    ring_holds(), tier_frame_holds()).
 #include "store_impl.h"
 #include "log.h"
 

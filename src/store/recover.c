@@ -208,6 +208,13 @@ static int scan_ring(struct recovery *rc, struct ring *r)
 			  r->number, (unsigned long long)at, (unsigned long long)record->lsn);
 		return -EUCLEAN;
 	}
+	// Nor would a torn one have to lie in memory that has failed.
+	uint64_t left = tail + r->bytes - at;
+	if (!ring_holds(s->tier, r, at, left < RECORD_BYTES_MAX ? left : RECORD_BYTES_MAX)) {
+		log_error("%s: log ring %u ends at offset %llu in memory that has failed; nothing was written", s->media->path,
+			  r->number, (unsigned long long)at);
+		return -EUCLEAN;
+	}
 	return 0;
 }
 
@@ -253,15 +260,38 @@ static int settle_frames(struct recovery *rc)
 	return 0;
 }
 
-// A slot that is neither free nor good is torn only if a record > T names its frame.
-static int check_bad_slots(struct recovery *rc)
+// Neither free, nor good, nor torn: damaged. One flipped bit is put right. What else there was may have been the
+// newest version of any page at all, unless the backing holds everything.
+static int take_bad_slot(struct recovery *rc, frame_t f)
 {
-	for (frame_t f = 0; rc->bad_slots && f < rc->s->tier->frames; f++)
-		if (bit(rc->slot_bad, f) && !bit(rc->named, f)) {
-			log_error("%s: slot %u of the frame table is damaged; nothing was written", rc->s->media->path, f);
-			return -EUCLEAN;
-		}
-	return 0;
+	struct store *s = rc->s;
+	bool clean = s->super.state == SUPER_CLEAN;
+	struct slot_disk slot;
+	enum slot_found found = clean ? SLOT_FOUND_FREE : slot_correct(s->tier, f, &slot);
+
+	if (found == SLOT_FOUND_BAD) {
+		log_error("%s: slot %u of the frame table is damaged, and which page it is of is not known; nothing was written",
+			  s->media->path, f);
+		return -EUCLEAN;
+	}
+	log_warning("%s: slot %u of the frame table is damaged: %s", s->media->path, f,
+		    clean ? "freed, as the backing holds everything" : "a bit has flipped, and is put right");
+	if (found == SLOT_FOUND_FREE)
+		return 0; // settle_frames() has it freed
+	if (!slot_valid(&slot))
+		return malformed_frame(rc, f, "has a malformed slot");
+	see(rc, slot.lsn);
+	return newest_wins(rc, f, slot.object, slot.page, slot.lsn, slot.sum, slot.flags & SLOT_FILLED);
+}
+
+// A slot that is neither free nor good is torn only if a record > T names its frame.
+static int take_bad_slots(struct recovery *rc)
+{
+	int r = 0;
+	for (frame_t f = 0; !r && rc->bad_slots && f < rc->s->tier->frames; f++)
+		if (bit(rc->slot_bad, f) && !bit(rc->named, f))
+			r = take_bad_slot(rc, f);
+	return r;
 }
 
 // Pages of live records: whoever reads them next relies on them.
@@ -287,7 +317,7 @@ static int scan(struct recovery *rc)
 	for (unsigned i = 0; !r && i <= s->tier->geometry.rings; i++)
 		r = scan_ring(rc, &s->tier->ring[i]);
 	if (!r)
-		r = check_bad_slots(rc);
+		r = take_bad_slots(rc);
 	if (!r)
 		r = settle_frames(rc);
 	if (!r)

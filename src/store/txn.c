@@ -419,7 +419,7 @@ static int record_commit(struct op *op, const struct claims *c, lsn_t *ret_lsn)
 		record_build(op, *ret_lsn, c->ring_bytes);
 		ring_append(s->tier, ring, op->lane->record, c->ring_bytes);
 		media_drain(s->media); // the commit is durable here
-		if (ring_holds_last(s->tier, ring, c->ring_bytes)) {
+		if (ring_holds(s->tier, ring, ring->head - c->ring_bytes, c->ring_bytes)) {
 			ring_appended(ring);
 			r = 0;
 		} else {

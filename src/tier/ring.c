@@ -56,9 +56,9 @@ void ring_appended(struct ring *r)
 	atomic_store_explicit(&r->visible_head, r->head, memory_order_release);
 }
 
-bool ring_holds_last(const struct tier *t, const struct ring *r, uint64_t bytes)
+bool ring_holds(const struct tier *t, const struct ring *r, uint64_t offset, uint64_t bytes)
 {
-	uint64_t at = (r->head - bytes) % r->bytes, first = at + bytes > r->bytes ? r->bytes - at : bytes;
+	uint64_t at = offset % r->bytes, first = at + bytes > r->bytes ? r->bytes - at : bytes;
 	return media_holds(t->media, r->base + at, first) && (first == bytes || media_holds(t->media, r->base, bytes - first));
 }
 

@@ -37,6 +37,24 @@ enum slot_found slot_load(const struct tier *t, frame_t f, struct slot_disk *ret
 	return ret_slot->check == slot_check(t, f, ret_slot) ? SLOT_FOUND_GOOD : SLOT_FOUND_BAD;
 }
 
+enum slot_found slot_correct(const struct tier *t, frame_t f, struct slot_disk *ret_slot)
+{
+	struct slot_disk s;
+	memcpy(&s, &t->table[f], sizeof s);
+	if (__builtin_popcountll(s.check ^ free_check(t, f)) == 1)
+		return SLOT_FOUND_FREE;
+	bool good = __builtin_popcountll(s.check ^ slot_check(t, f, &s)) == 1;
+	for (unsigned bit = 8 * sizeof s.check; !good && bit < 8 * sizeof s; bit++) {
+		uint8_t *byte = (uint8_t *)&s + bit / 8;
+		*byte ^= (uint8_t)(1u << bit % 8);
+		good = s.check == slot_check(t, f, &s);
+		if (!good)
+			*byte ^= (uint8_t)(1u << bit % 8);
+	}
+	*ret_slot = s;
+	return good ? SLOT_FOUND_GOOD : SLOT_FOUND_BAD;
+}
+
 void slot_store_body(struct tier *t, frame_t f)
 {
 	struct slot_disk s = slot_image(t, f);

@@ -140,6 +140,8 @@ static inline bool tier_front_holds(const struct tier *t) { return media_holds(t
 
 enum slot_found { SLOT_FOUND_FREE, SLOT_FOUND_GOOD, SLOT_FOUND_BAD };
 enum slot_found slot_load(const struct tier *t, frame_t f, struct slot_disk *ret_slot);
+// Of a bad one: the slot as it was, if one bit of it has flipped.
+enum slot_found slot_correct(const struct tier *t, frame_t f, struct slot_disk *ret_slot);
 // All of these only store; the caller drains. The body first, drained, then the state: so that a
 // slot is never seen torn. Freeing is one store and leaves the image readable.
 void slot_store_body(struct tier *t, frame_t f);
@@ -156,8 +158,8 @@ uint64_t ring_used(struct ring *r);
 // After the caller's media_drain(), ring_appended() makes it visible to reclaim.
 void ring_append(struct tier *t, struct ring *r, struct record_disk *record, uint64_t claimed);
 void ring_appended(struct ring *r);
-// After the drain: all of the record appended last is on the media.
-bool ring_holds_last(const struct tier *t, const struct ring *r, uint64_t bytes);
+// After the drain: what was appended there is on the media. Also: none of its memory has failed so far.
+bool ring_holds(const struct tier *t, const struct ring *r, uint64_t offset, uint64_t bytes);
 // Copies the record at that logical offset into buffer (RECORD_BYTES_MAX). 0, or -ENODATA: none valid.
 int ring_read(const struct tier *t, const struct ring *r, uint64_t offset, void *buffer);
 // Is there a valid record with LSN > above in [offset, offset + ring size)? A sign of rot.

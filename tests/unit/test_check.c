@@ -751,9 +751,9 @@ static void test_damaged_dirty_frame_is_an_error(void **state)
 static void test_damaged_slot_is_a_refusal(void **state)
 {
 	struct tier_geometry g;
-	images_put(tier_image, backing_image);
+	images_put(dirty_tier_image, dirty_backing_image);
 	frame_t f = some_frame(0, FRAME_DIRTY, &g);
-	tier[g.table_offset + (uint64_t)f * sizeof(struct slot_disk) + 20] ^= 1;
+	tier[g.table_offset + (uint64_t)f * sizeof(struct slot_disk) + 20] ^= 3;
 	assert_int_equal(check_images(), -EUCLEAN);
 }
 

@@ -294,6 +294,23 @@ static void poison_in_the_words_ends_commits_and_loses_none(void **state)
 	unmount_pair();
 }
 
+static void a_log_that_ends_in_failed_memory_is_refused(void **state)
+{
+	struct store_config config = { .tiny = true, .interval_ms = 600000 };
+	struct media *m;
+	struct backing *b;
+	write_pages(1);
+	uint64_t head = TIER_RINGS_OFFSET + store->tier->ring[0].head % store->tier->ring[0].bytes;
+	crash();
+	assert_int_equal(media_open(tier_path, false, &m), 0);
+	assert_int_equal(backing_open(backing_path, false, &b), 0);
+	poison_at(m->base + (head & ~(uint64_t)(PAGE_BYTES - 1)));
+	assert_int_equal(store_open_on(&config, m, b, &store), -EUCLEAN); // the newest record may have been there
+	mount_pair();
+	expect_all_but(PAGES, 1);
+	unmount_pair();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -304,6 +321,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(free_frames_are_passed_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(poison_in_the_log_ends_commits_and_loses_none, setup, teardown),
 		cmocka_unit_test_setup_teardown(poison_in_the_table_ends_commits_and_loses_none, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_log_that_ends_in_failed_memory_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(poison_in_the_words_ends_commits_and_loses_none, setup, teardown),
 	};
 	void *probe = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
