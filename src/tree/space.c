@@ -303,7 +303,16 @@ static void reset(struct space *s)
 	s->write_error = 0;
 	uint64_t all = part_entry_free(s, s->layout.levels, 0, &s->root.entry);
 	s->avail = part_is_lost(s, s->layout.levels, 0) ? 0 : all;
-	space_publish(s);
+}
+
+// Without what the epoch now in force could not read. One that is abandoned takes nothing off: its
+// device may have failed as a whole, and nobody's overwrites are to end for that.
+static void publish(struct space *s)
+{
+	uint64_t free = part_entry_free(s, s->layout.levels, 0, &s->root.entry), lost = 0;
+	for (size_t i = 0; i < s->losts; i++)
+		lost += s->lost[i].free;
+	atomic_store(&s->published, free > lost ? free - lost : 0);
 }
 
 void space_begin(struct space *s)
@@ -321,6 +330,7 @@ void space_commit(struct space *s, struct space_root now_in_force)
 {
 	s->root = now_in_force;
 	reset(s);
+	publish(s);
 }
 
 void space_abandon(struct space *s)
@@ -358,6 +368,7 @@ int space_new(struct backing *b, struct ioq *q, uint64_t blocks, uint64_t seed, 
 		return r;
 	}
 	reset(s);
+	publish(s);
 	*ret_space = s;
 	return 0;
 }

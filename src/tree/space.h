@@ -27,7 +27,8 @@ int space_new(struct backing *b, struct ioq *q, uint64_t blocks, uint64_t seed, 
 	      struct space **ret_space);
 void space_free(struct space *s);
 
-uint64_t space_free_blocks(const struct space *s); // in force, those freed by this epoch not counted; any thread
+// In force: what the last epoch freed and could not read is seen when it has ended. Any thread.
+uint64_t space_free_blocks(const struct space *s);
 
 // One epoch:
 void space_begin(struct space *s);

@@ -54,7 +54,7 @@ struct space {
 	struct space_layout layout;
 	struct space_root root, next; // in force; being built
 	uint64_t avail;               // below the top
-	_Atomic uint64_t published;
+	_Atomic uint64_t published;   // the count for other threads
 	struct part *bucket[BUCKETS];
 	struct run *release;
 	size_t releases, releases_room;
@@ -101,6 +101,5 @@ int group_load(struct space *s, uint64_t index, struct group *g); // into the ca
 int group_get(struct space *s, uint64_t index, struct group **ret_group);
 bool part_is_lost(const struct space *s, unsigned level, uint64_t index);
 void part_forget_all(struct space *s);
-void space_publish(struct space *s); // the count for other threads
 
 #endif

@@ -185,20 +185,6 @@ bool part_is_lost(const struct space *s, unsigned level, uint64_t index)
 	return false;
 }
 
-static uint64_t part_lost_blocks(const struct space *s)
-{
-	uint64_t sum = 0;
-	for (size_t i = 0; i < s->losts; i++)
-		sum += s->lost[i].free;
-	return sum;
-}
-
-void space_publish(struct space *s)
-{
-	uint64_t all = part_entry_free(s, s->layout.levels, 0, &s->root.entry), lost = part_lost_blocks(s);
-	atomic_store(&s->published, all > lost ? all - lost : 0);
-}
-
 // What is available changed by delta below (level, index), whose tables are all in memory.
 void part_avail_add(struct space *s, unsigned level, uint64_t index, int64_t delta)
 {
@@ -234,7 +220,6 @@ static int lose(struct space *s, unsigned level, uint64_t index, int error)
 	s->lost[s->losts++] = (struct lost){ level, index, avail, error };
 	s->lost_error = error;
 	part_avail_add(s, level, index, -(int64_t)avail);
-	space_publish(s);
 	return error;
 }
 
