@@ -404,7 +404,7 @@ uint64_t dirty_limit(struct store *s)
 	return limit < hard ? limit : hard;
 }
 
-static bool dirty_granted(struct op *op)
+bool op_dirty_granted(struct op *op)
 {
 	struct store *s = op->store;
 	uint64_t more = op->dirty_wanted > op->dirty_claim ? op->dirty_wanted - op->dirty_claim : 0;
@@ -436,7 +436,8 @@ static bool resource_there(struct op *op)
 	case PARK_FRAMES:
 		return frames_granted(op);
 	case PARK_DIRTY:
-		return dirty_granted(op);
+		// What no epoch holds any more is replaced without adding to the dirty ones.
+		return (op->overwrites && !atomic_load(&s->building)) || op_dirty_granted(op);
 	case PARK_LOG:
 		return ring_used(op->lane->ring) + op->ring_wanted + RECORD_BYTES_MAX / 2 <= op->lane->ring->bytes;
 	case PARK_OVERLAY:
@@ -461,12 +462,19 @@ static void help(struct op *op)
 		epoch_request(s);
 }
 
+// What is not given before the device has taken something.
+static bool waits_for_device(const struct op *op)
+{
+	bool pages = op->park == PARK_FRAMES || op->park == PARK_DIRTY;
+	return op->park != PARK_LOG && !(pages && op->overwrites);
+}
+
 static int wait_step(struct op *op)
 {
 	struct store *s = op->store;
 	if (atomic_load(&op->lane->interrupted))
 		return -EINTR;
-	if (atomic_load(&s->degraded) && op->park != PARK_LOG)
+	if (atomic_load(&s->degraded) && waits_for_device(op))
 		return atomic_load(&s->degraded) == DEGRADED_READ_ONLY ? -EROFS : -EIO;
 	if (atomic_load(&s->log_damaged))
 		return -EIO;

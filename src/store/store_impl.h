@@ -279,6 +279,7 @@ struct op {
 	frame_t frames[OP_PAGES_MAX];
 	unsigned frames_claimed, frames_wanted;
 	uint64_t dirty_claim, dirty_wanted;
+	bool overwrites; // its pages are dirty already, all of them
 	uint64_t ring_wanted, overlay_wanted;
 
 	struct txn_page pages[OP_PAGES_MAX];
@@ -321,6 +322,7 @@ void lane_retire_items(struct lane *lane, struct item *list); // freed after a g
 int op_conflict(struct op *op); // notes it; -ERESTART
 int op_park(struct op *op, enum park park);
 void op_unlock(struct op *op);
+bool op_dirty_granted(struct op *op); // the claim is dirty_wanted at least
 // A block in DRAM, verified; or -ERESTART (noted, to be read), -EIO, -EUCLEAN.
 int op_fetch(struct op *op, const struct root *root, const struct fetched *what, const uint8_t **ret_data);
 void txn_reset(struct op *op);

@@ -28,24 +28,35 @@ void txn_reset(struct op *op)
 
 // ---- building -----------------------------------------------------------------------------------
 
-// Replacing a dirty page that no epoch holds is frame-neutral.
-static bool page_is_fresh(struct store *s, object_t object, page_t page, lsn_t cut)
+// What a commit's pages add to the dirty ones. Fresh ones will have to be written. Held ones are dirty
+// already, but the epoch being built holds the version that is there until it ends.
+struct cost {
+	uint64_t fresh, held;
+};
+
+static void cost_add(struct store *s, object_t object, page_t page, lsn_t cut, struct cost *cost)
 {
 	struct bucket *bucket;
 	uint32_t version;
 	frame_t f = index_look(s->tier, object, page, &bucket, &version);
-	return f == FRAME_NONE || !(frame_state(&s->tier->frame[f]) & FRAME_DIRTY) || s->tier->frame[f].lsn <= cut;
+	if (f == FRAME_NONE || !(frame_state(&s->tier->frame[f]) & FRAME_DIRTY))
+		cost->fresh++;
+	else if (s->tier->frame[f].lsn <= cut)
+		cost->held++;
 }
 
-// Frames for `count` pages, `fresh` of which add to the dirty ones.
-static int claim_frames(struct op *op, unsigned count, uint64_t fresh)
+static int claim_frames(struct op *op, unsigned count, const struct cost *cost)
 {
 	struct store *s = op->store;
 
 	op->frames_wanted = count;
-	op->dirty_wanted = fresh;
-	if (fresh && atomic_load(&s->degraded))
+	op->dirty_wanted = cost->fresh + cost->held;
+	op->overwrites = cost->fresh == 0;
+	if (cost->fresh && atomic_load(&s->degraded))
 		return atomic_load(&s->degraded) == DEGRADED_READ_ONLY ? -EROFS : -EIO;
+	// Before the frames: who waits for the device keeps none that others could go on with.
+	if (!op_dirty_granted(op))
+		return op_park(op, PARK_DIRTY);
 	if (op->frames_claimed < count) {
 		unsigned more = count - op->frames_claimed;
 		// Those who wait already come first.
@@ -53,22 +64,13 @@ static int claim_frames(struct op *op, unsigned count, uint64_t fresh)
 			return op_park(op, PARK_FRAMES);
 		op->frames_claimed = count;
 	}
-	if (fresh > op->dirty_claim) {
-		uint64_t more = fresh - op->dirty_claim;
-		uint64_t claimed = atomic_fetch_add(&s->dirty_claimed, more) + more;
-		if (frames_dirty_count(s->tier) + claimed > dirty_limit(s)) {
-			atomic_fetch_sub(&s->dirty_claimed, more);
-			return op_park(op, PARK_DIRTY);
-		}
-		op->dirty_claim = fresh;
-	}
 	return 0;
 }
 
 int txn_claim(struct op *op, object_t object, page_t first, unsigned count)
 {
 	struct store *s = op->store;
-	uint64_t fresh = 0;
+	struct cost cost = { 0 };
 	lsn_t cut = atomic_load(&s->cut);
 
 	if (s->read_only)
@@ -76,20 +78,23 @@ int txn_claim(struct op *op, object_t object, page_t first, unsigned count)
 	if (count > OP_PAGES_MAX)
 		return -EINVAL;
 	for (unsigned i = 0; i < count; i++)
-		fresh += page_is_fresh(s, object, first + i, cut);
-	return claim_frames(op, count, fresh);
+		cost_add(s, object, first + i, cut, &cost);
+	return claim_frames(op, count, &cost);
 }
 
 int txn_claim_two(struct op *op, object_t object, page_t one, page_t other)
 {
 	struct store *s = op->store;
+	struct cost cost = { 0 };
 	lsn_t cut = atomic_load(&s->cut);
 
 	if (one == other)
 		return txn_claim(op, object, one, 1);
 	if (s->read_only)
 		return -EROFS;
-	return claim_frames(op, 2, page_is_fresh(s, object, one, cut) + (uint64_t)page_is_fresh(s, object, other, cut));
+	cost_add(s, object, one, cut, &cost);
+	cost_add(s, object, other, cut, &cost);
+	return claim_frames(op, 2, &cost);
 }
 
 int txn_page(struct op *op, object_t object, page_t page, const void *data, const struct page_view *base)
