@@ -246,7 +246,8 @@ static void run_done(struct io *io)
 		b->failed_count = (unsigned)io->iovcnt;
 	}
 	atomic_fetch_add(&b->s->pace_done, (uint64_t)io->iovcnt);
-	atomic_fetch_add(&b->s->written_back, (uint64_t)io->iovcnt);
+	if (!io->result)
+		atomic_fetch_add(&b->s->written_back, (uint64_t)io->iovcnt);
 	run->next = b->spare;
 	b->spare = run;
 	if (atomic_load(&b->s->waiters))
