@@ -13,6 +13,7 @@ VEMSFUSE=${VEMSFUSE:-$TOP/build/vemsfuse}
 MKFS=${VEMS_MKFS:-$TOP/build/mkfs.vemsfuse}
 FSCK=${VEMS_FSCK:-$TOP/build/fsck.vemsfuse}
 VEMSCTL=${VEMSCTL:-$TOP/build/vemsctl}
+FAULTDISK=${FAULTDISK:-$TOP/build/tests/e2e/faultdisk}
 VEMS_E2E_OPTIONS=${VEMS_E2E_OPTIONS-} # of every mount, such as --transport=dev
 
 skip() { echo "skipped: $*"; exit 77; }
@@ -24,6 +25,7 @@ step() { echo "--- $*"; }
 DIR='' FAST=''
 MOUNTS=() # every mount point ever used
 LOOPS=()
+DISKS=()  # mount points of faultdisk
 TIER='' BACKING='' MNT='' PID=''
 
 cleanup() {
@@ -31,6 +33,7 @@ cleanup() {
 	trap - EXIT
 	set +eE
 	trap - ERR
+	for m in "${DISKS[@]}"; do echo good >"$m/ctl"; done 2>/dev/null
 	stop_jobs
 	if [ "$rc" != 0 ] && [ "$rc" != 77 ] && [ -s "$DIR/said" ]; then
 		echo "--- last words of vemsfuse:"
@@ -42,6 +45,7 @@ cleanup() {
 		[ -z "$pid" ] || wait_gone "$pid" 20 || kill -9 "$pid"
 	done 2>/dev/null
 	for m in "${LOOPS[@]}"; do losetup -d "$m"; done
+	for m in "${DISKS[@]}"; do fusermount3 -uz "$m"; done 2>/dev/null
 	at_end
 	# Never into a mount that could not be undone.
 	[ -z "$DIR" ] || rm -rf --one-file-system "$DIR"
@@ -94,6 +98,17 @@ make_pair() {
 	mkdir "$MNT"
 	MOUNTS+=("$MNT")
 }
+# A pair whose backing is a disk that fails as it is told: commands and counters are in faultdisk.c.
+make_fault_pair() { # TIER_MIB BACKING_MIB
+	make_pair "$1" "$2"
+	DISK=$DIR/disk${#DISKS[@]}
+	mkdir "$DISK"
+	"$FAULTDISK" "$BACKING" "$DISK" || fail "cannot mount the disk"
+	DISKS+=("$DISK")
+	BACKING=$DISK/disk
+}
+disk() { echo "$*" >"$DISK/ctl"; }
+disk_stat() { awk -v name="$1" '$1 == name { print $2 }' "$DISK/stat"; }
 blank_tier() { # a new tier file instead of the one there was
 	local bytes
 	bytes=$(stat -c %s "$TIER")
@@ -166,6 +181,16 @@ kill9() { # the daemon dies, the dead mount is cleared
 	fusermount3 -uz "$MNT"
 }
 
+# until_true SECONDS COMMAND...: it succeeds in time.
+until_true() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@"; do
+		[ "$SECONDS" -lt "$end" ] || return 1
+		sleep 0.05
+	done
+}
+
 # ---- looking at it -------------------------------------------------------------------------------
 
 counter() { "$VEMSCTL" stats --json "$MNT" | jq -er ".$1"; }
@@ -176,6 +201,7 @@ daemon_kib() { awk '$1 == "RssAnon:" { print $2 }' "/proc/$PID/status"; }
 
 random_file() { head -c "$2M" /dev/urandom >"$1"; } # PATH MIB
 same() { cmp -- "$1" "$2" || fail "$1 and $2 differ"; }
+same_large() { dd if="$2" bs=1M status=none | cmp -- "$1" - || fail "$1 and $2 differ"; } # cmp(1) reads 4 KiB at a time
 equal() { [ "$1" = "$2" ] || fail "${3:-values}: expected '$2', found '$1'"; }
 
 # ---- start ---------------------------------------------------------------------------------------
