@@ -31,7 +31,6 @@ end() {
 	rm "$TIER"
 }
 is() { [ "$(counter "$1")" = "$2" ]; } # COUNTER VALUE
-disk_has() { [ "$(disk_stat "$1")" -ge "$2" ]; }
 state() { "$VEMSCTL" stats "$MNT" | grep -Eq "^state +$1" || fail "vemsctl should say '$1': $("$VEMSCTL" stats "$MNT" | head -n 1)"; }
 eio() { # COMMAND...: fails, with this very error
 	! "$@" >"$DIR/eio" 2>&1 || fail "should have failed: $*"

@@ -26,7 +26,7 @@ DIR='' FAST=''
 MOUNTS=() # every mount point ever used
 LOOPS=()
 DISKS=()  # mount points of faultdisk
-TIER='' BACKING='' MNT='' PID=''
+TIER='' BACKING='' DISK='' MNT='' PID=''
 
 cleanup() {
 	local rc=$? m pid
@@ -109,6 +109,7 @@ make_fault_pair() { # TIER_MIB BACKING_MIB
 }
 disk() { echo "$*" >"$DISK/ctl"; }
 disk_stat() { awk -v name="$1" '$1 == name { print $2 }' "$DISK/stat"; }
+disk_has() { [ "$(disk_stat "$1")" -ge "$2" ]; } # COUNTER AT_LEAST
 blank_tier() { # a new tier file instead of the one there was
 	local bytes
 	bytes=$(stat -c %s "$TIER")
