@@ -1,8 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# A full backing: ENOSPC comes from the write itself, what had been written is there, deleting gives
-# the space back, and the same amount can be written again.
+# A full backing: ENOSPC comes from the write itself, and what was acknowledged before is there; overwrites
+# go on without end; deleting never lacks space and gives all of it back, to the block, time and again.
 . "$(dirname "$0")/lib.sh"
+need python3
+
+OVERWRITES=${VEMS_E2E_OVERWRITES:-20000} # of 4 KiB
 
 make_pair 32 64
 mount_fs
@@ -25,8 +28,65 @@ check() {
 	done
 }
 
+# Files of a few bytes, each holding its own name, until there is no space; sets `written`.
+fill_tiny() {
+	mkdir "$MNT/fill"
+	written=$(python3 - "$MNT/fill" <<'PY'
+import errno, os, sys
+top, n = sys.argv[1], 0
+try:
+    while True:
+        if n % 1000 == 0:
+            os.mkdir(f"{top}/{n // 1000}")
+        fd = os.open(f"{top}/{n // 1000}/{n}", os.O_CREAT | os.O_WRONLY)
+        os.write(fd, b"%d" % n)
+        os.close(fd)
+        n += 1
+except OSError as e:
+    assert e.errno == errno.ENOSPC, e
+print(n)
+PY
+	)
+}
+check_tiny() {
+	python3 - "$MNT/fill" "$written" <<'PY' || fail "a tiny file is not what was written"
+import sys
+for n in range(int(sys.argv[2])):
+    with open(f"{sys.argv[1]}/{n // 1000}/{n}", "rb") as f:
+        assert f.read() == b"%d" % n, n
+PY
+}
+
+# Pages at random of what is there, many times what is free; epochs come as they do.
+overwrite() {
+	python3 - "$MNT/fill" "$written" "$OVERWRITES" <<'PY' || fail "an overwrite failed"
+import os, random, sys
+top, files, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+rng, last = random.Random(4), {}
+fds = [os.open(f"{top}/{i}", os.O_RDWR) for i in range(files)]
+for i in range(count):
+    at = rng.randrange(files), rng.randrange(256)
+    assert os.pwrite(fds[at[0]], b"%16d" % i * 256, at[1] * 4096) == 4096
+    last[at] = i
+for (file, page), i in last.items():
+    assert os.pread(fds[file], 4096, page * 4096) == b"%16d" % i * 256, (file, page)
+PY
+}
+restore() {
+	local i
+	for ((i = 0; i < written; i++)); do
+		dd if="$DIR/data" of="$MNT/fill/$i" bs=1M skip="$i" count=1 conv=notrunc status=none || fail "an overwrite of 1 MiB failed"
+	done
+}
+
+sync_fs
+empty=$(counter blocks_free)
+is_empty() { sync_fs && [ "$(counter blocks_free)" = "$empty" ]; }
+# A deleted file is gone when the kernel has forgotten it too.
+all_is_back() { until_true 20 is_empty || fail "$empty blocks were free before, $(counter blocks_free) after everything was deleted"; }
+
 for round in 1 2 3; do
-	step "round $round: fill"
+	step "round $round: large files"
 	fill
 	echo "$written MiB written"
 	[ "$written" -ge 48 ] || fail "only $written MiB of 64 could be used"
@@ -34,27 +94,42 @@ for round in 1 2 3; do
 	[ "$written" -ge $((first - 2)) ] || fail "$first MiB fitted the first time, $written now"
 	check
 	step "full: overwrites and deletes go on, other writes do not"
-	dd if="$DIR/data" of="$MNT/fill/0" bs=64k count=16 conv=notrunc status=none
 	! dd if="$DIR/data" of="$MNT/fill/more" bs=1M count=8 status=none 2>/dev/null || fail "8 MiB more on a full backing"
 	rm -f "$MNT/fill/more"
+	if [ "$round" = 1 ]; then
+		overwrite
+		restore
+	fi
 	remount # nothing that was acknowledged lacks space later
 	check
+	# Each way of giving space back works on the fullest.
 	case $round in
-	1) rm -r "$MNT/fill" ;;
-	2) # truncated instead, and the space waited for by an epoch
-		truncate -s 0 "$MNT"/fill/*
-		sync_fs
-		rm -r "$MNT/fill"
+	1) ;;
+	2) truncate -s 0 "$MNT"/fill/* ;;
+	3)
+		for ((i = 0; i < written; i++)); do fallocate -p -o 4k -l 1020k "$MNT/fill/$i" || fail "a hole cannot be punched"; done
 		;;
-	3) ;;
 	esac
+	rm -r "$MNT/fill"
+	all_is_back
+
+	step "round $round: tiny files"
+	fill_tiny
+	echo "$written files written"
+	[ "$round" = 1 ] && first_tiny=$written
+	[ "$written" -ge $((first_tiny * 98 / 100)) ] || fail "$first_tiny files fitted the first time, $written now"
+	[ "$round" != 2 ] || remount
+	check_tiny
+	rm -r "$MNT/fill"
+	all_is_back
 done
 
 step "killed while full"
+fill
 kill9
 mount_fs
 check
 rm -r "$MNT/fill"
-sync_fs
+all_is_back
 unmount_fs
 fsck_fs
