@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include "fold.h"
 #include "log.h"
+#include "quick.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
@@ -47,8 +48,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	char path[64];
 	int fd = memfd_create("backing", MFD_CLOEXEC);
 	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	if (fd < 0 || ftruncate(fd, BLOCKS * PAGE_BYTES) || backing_open(path, false, &backing) || ioq_new(backing, 64, &queue))
-		abort();
+	CHECK(fd >= 0 && ftruncate(fd, BLOCKS * PAGE_BYTES) == 0);
+	void *memory = mmap(NULL, BLOCKS * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(memory != MAP_FAILED);
+	quick_backing(memory, BLOCKS * PAGE_BYTES);
+	CHECK(backing_open(path, false, &backing) == 0 && ioq_new(backing, 64, &queue) == 0);
 	log_quiet(getenv("FUZZ_LOG") == NULL);
 	return 0;
 }
