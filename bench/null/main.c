@@ -51,14 +51,15 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	config.mountpoint = argv[optind];
+	if (frontend_new(&config, &frontend))
+		return 1;
 	r = fs_new(NULL, &fs);
 	if (!r)
 		r = fs_start(fs, getuid(), getgid());
 	if (!r)
-		r = frontend_mount(&config, NULL, fs, &frontend);
-	if (r)
-		return 1;
-	r = frontend_serve(frontend, on_ready, argv[optind]);
+		r = frontend_mount(frontend, NULL, fs);
+	if (!r)
+		r = frontend_serve(frontend, on_ready, argv[optind]);
 	frontend_free(frontend);
 	return r != 0;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "confine.h"
 #include "daemon.h"
 #include "distinct.h"
 #include "log.h"
@@ -92,6 +93,8 @@ static int finish(struct store *store)
 
 struct mount {
 	const struct options *options;
+	char *arguments; // of the command line
+	size_t arguments_bytes;
 	bool ready;
 };
 
@@ -106,7 +109,7 @@ static void on_ready(void *arg)
 		daemon_ready();
 }
 
-static int serve(struct mount *m, struct store *store, struct fs *fs)
+static int prepare(const struct mount *m, struct frontend **ret_frontend)
 {
 	const struct options *o = m->options;
 	const struct frontend_config config = {
@@ -117,38 +120,68 @@ static int serve(struct mount *m, struct store *store, struct fs *fs)
 		.threads = o->threads,
 		.transport = o->transport,
 		.switch_uring_on = o->switch_uring_on,
+		.arguments = m->arguments,
+		.arguments_bytes = m->arguments_bytes,
 	};
-	struct frontend *frontend;
-	int r = frontend_mount(&config, store, fs, &frontend);
+
+	return frontend_new(&config, ret_frontend);
+}
+
+// Whatever is on the devices: this process has nothing else any more.
+static int on_devices_open(void)
+{
+	int r;
+
+	tzset(); // syslog writes the time
+	r = confine(frontend_files);
+	if (r)
+		log_error("cannot give up privileges: %s", strerror(-r));
+	return r;
+}
+
+static int serve(struct mount *m, struct frontend *frontend, struct store *store, struct fs *fs)
+{
+	int r;
+
+	fs_set_atime(fs, m->options->atime, !m->options->nodiratime);
+	r = fs_start(fs, getuid(), getgid());
+	if (r)
+		log_error("cannot start the file system: %s", strerror(-r));
+	if (!r)
+		r = frontend_mount(frontend, store, fs);
+	return r ? r : frontend_serve(frontend, on_ready, m);
+}
+
+static int run_on(struct mount *m, struct frontend *frontend, struct store *store)
+{
+	struct fs *fs = NULL;
+	int r = fs_new(store, &fs);
 
 	if (r)
-		return r;
-	r = frontend_serve(frontend, on_ready, m);
+		log_error("cannot start the file system: %s", strerror(-r));
+	else
+		r = serve(m, frontend, store, fs);
 	frontend_free(frontend);
+	if (fs)
+		fs_stop(fs);
+	fs_free(fs);
 	return r;
 }
 
 static int run(struct mount *m)
 {
+	struct frontend *frontend;
 	struct store *store;
-	struct fs *fs;
-	int closed, r = store_open(&m->options->store, &store);
+	int closed, r = prepare(m, &frontend);
 
 	if (r)
 		return r;
-	r = fs_new(store, &fs);
+	r = store_open(&m->options->store, &store);
 	if (r) {
-		log_error("cannot start the file system: %s", strerror(-r));
-	} else {
-		fs_set_atime(fs, m->options->atime, !m->options->nodiratime);
-		r = fs_start(fs, getuid(), getgid());
-		if (r)
-			log_error("cannot start the file system: %s", strerror(-r));
-		else
-			r = serve(m, store, fs);
-		fs_stop(fs);
-		fs_free(fs);
+		frontend_free(frontend);
+		return r;
 	}
+	r = run_on(m, frontend, store);
 	closed = finish(store);
 	return r ? r : closed;
 }
@@ -159,6 +192,10 @@ int main(int argc, char **argv)
 	struct mount m = { .options = &options };
 	int r;
 
+	if (argc) {
+		m.arguments = argv[0]; // before getopt moves them about
+		m.arguments_bytes = (size_t)(argv[argc - 1] + strlen(argv[argc - 1]) - argv[0]);
+	}
 	open_standard_files();
 	log_init("vemsfuse");
 	r = options_parse(argc, argv, &options);
@@ -173,6 +210,8 @@ int main(int argc, char **argv)
 	options.mountpoint = absolute(options.mountpoint);
 	options.store.tier_path = absolute(options.store.tier_path);
 	options.store.backing_path = absolute(options.store.backing_path);
+	options.store.devices_open = on_devices_open;
+	close_range(STDERR_FILENO + 1, ~0u, 0); // whatever the caller has left open
 	if (!options.foreground)
 		daemon_fork(options.mountpoint, options.exit_failed);
 	r = run(&m);

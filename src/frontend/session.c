@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "log.h"
+#include "mounter.h"
 #include "uring.h"
 #include "worker.h"
 
@@ -188,26 +189,38 @@ static int build_arguments(const struct frontend_config *config, struct fuse_arg
 	return r ? -ENOMEM : 0;
 }
 
-static int session_start(struct frontend *f, const struct frontend_config *config)
+static int session_new(struct frontend *f, const struct frontend_config *config)
 {
-	static const struct fuse_custom_io io = { .read = session_read, .writev = session_writev };
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 	int r = build_arguments(config, &args);
 
 	if (r)
 		goto out;
 	fuse_set_log_func(log_of_libfuse);
-	r = -EINVAL;
 	f->session = fuse_session_new(&args, &frontend_operations, sizeof frontend_operations, f);
-	if (!f->session)
-		goto out;
-	r = -EIO;
-	if (fuse_session_mount(f->session, config->mountpoint))
-		goto out; // libfuse or fusermount3 has said why
-	r = fuse_session_custom_io(f->session, &io, fuse_session_fd(f->session));
+	r = f->session ? 0 : -EINVAL; // libfuse has said why
 out:
 	fuse_opt_free_args(&args);
 	return r;
+}
+
+// Somebody has unmounted it, or cut the connection.
+static bool is_cut_off(int session_fd)
+{
+	struct pollfd pollfd = { .fd = session_fd };
+
+	return poll(&pollfd, 1, 0) == 1 && pollfd.revents & POLLERR;
+}
+
+static void session_end(struct frontend *f)
+{
+	bool mounted = f->mounted && !is_cut_off(fuse_session_fd(f->session));
+	int r;
+
+	fuse_session_destroy(f->session);
+	r = mounted ? mounter_unmount(f->mounter) : 0;
+	if (r)
+		log_error("cannot unmount: %s", strerror(-r));
 }
 
 // ---- workers ----------------------------------------------------------------------------------
@@ -481,18 +494,14 @@ static int settle_transport(struct frontend *f)
 
 // ---- the mount --------------------------------------------------------------------------------
 
-int frontend_mount(const struct frontend_config *config, struct store *store, struct fs *fs,
-		   struct frontend **ret_frontend)
+int frontend_new(const struct frontend_config *config, struct frontend **ret_frontend)
 {
 	struct frontend *f = calloc(1, sizeof *f);
 	int r = -ENOMEM;
 
 	if (!f)
 		return r;
-	f->store = store;
-	f->fs = fs;
 	f->owner = getuid();
-	f->persistent = store_is_persistent(store);
 	f->threads = config->threads ? config->threads : THREADS_DEFAULT;
 	f->wish = config->transport;
 	f->libfuse_checks_owner = config->fuse_options && strstr(config->fuse_options, "allow_root");
@@ -500,17 +509,42 @@ int frontend_mount(const struct frontend_config *config, struct store *store, st
 	f->worker = calloc(READERS + f->threads + 1, sizeof *f->worker);
 	if (f->wakeup < 0 || !f->worker)
 		goto fail;
-	take_signals(f->wakeup);
 	if (config->switch_uring_on)
 		switch_uring_on();
-	r = session_start(f, config);
+	r = session_new(f, config);
 	if (r)
 		goto fail;
+	r = mounter_new(config, f->session, &f->mounter);
+	if (r) {
+		log_error("cannot start the process that mounts: %s", strerror(-r));
+		goto fail;
+	}
 	*ret_frontend = f;
 	return 0;
 fail:
 	frontend_free(f);
 	return r;
+}
+
+// /proc: has the caller of a request been killed? /sys: the CPUs, and what kind of device the backing is.
+const struct confine_path frontend_files[] = {
+	{ "/dev/fuse", true }, { "/dev/null", true }, { "/proc", false }, { "/sys", false }, { NULL, false },
+};
+
+int frontend_mount(struct frontend *f, struct store *store, struct fs *fs)
+{
+	static const struct fuse_custom_io io = { .read = session_read, .writev = session_writev };
+	int fd;
+
+	f->store = store;
+	f->fs = fs;
+	f->persistent = store_is_persistent(store);
+	take_signals(f->wakeup);
+	fd = mounter_mount(f->mounter);
+	if (fd < 0)
+		return fd;
+	f->mounted = true;
+	return fuse_session_custom_io(f->session, &io, fd);
 }
 
 int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg)
@@ -560,10 +594,9 @@ int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg)
 void frontend_free(struct frontend *f)
 {
 	leave_signals();
-	if (f->session) {
-		fuse_session_unmount(f->session);
-		fuse_session_destroy(f->session);
-	}
+	if (f->session)
+		session_end(f);
+	mounter_free(f->mounter);
 	stop_wakeup = -1;
 	if (f->wakeup >= 0)
 		close(f->wakeup);

@@ -44,7 +44,9 @@ struct frontend {
 	struct store *store;
 	struct fs *fs;
 	struct fuse_session *session;
+	struct mounter *mounter;
 	uid_t owner;     // who has mounted
+	bool mounted;         // by us; it may have been unmounted since
 	bool persistent;      // what is acknowledged survives a power cut
 	bool opendir_is_free; // the kernel can do without OPENDIR
 	bool libfuse_checks_owner; // of requests but reads and writes: -o allow_root

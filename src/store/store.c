@@ -170,6 +170,12 @@ int store_open(const struct store_config *config, struct store **ret_store)
 		media_close(m);
 		return r;
 	}
+	r = config->devices_open ? config->devices_open() : 0;
+	if (r) {
+		backing_close(b);
+		media_close(m);
+		return r;
+	}
 	return store_open_on(config, m, b, ret_store);
 }
 

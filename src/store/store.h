@@ -22,6 +22,9 @@ struct store_config {
 	bool format_blank;      // a blank pair is formatted
 	bool tiny;              // tests: no lower bounds on sizes
 	enum store_policy policy; // of eviction
+	// Called once both devices are open, before anything else is done and any thread is started: an error
+	// ends store_open(). Nothing else is ever opened. NULL: nothing to do.
+	int (*devices_open)(void);
 	unsigned interval_ms;   // between epochs; 0: default (30 s)
 	unsigned io_timeout_ms; // of failing epochs before new dirty pages are refused; 0: default (30 s)
 };
