@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// fsck.vemsfuse: checks a pair that is not mounted. It finds, and mends nothing.
+// fsck.vemsfuse: checks a pair that is not mounted, and repairs it if told so.
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -13,8 +13,11 @@
 #include "fs_check.h"
 #include "log.h"
 
-enum { EXIT_CLEAN = 0, EXIT_ERRORS_LEFT = 4, EXIT_OPERATIONAL = 8, EXIT_USAGE = 16, EXIT_CANCELLED = 32 };
-enum { OPT_PMEM = 256, OPT_BACKING, OPT_LOSE_TIER, OPT_VERSION };
+enum { // of fsck(8); 1 and 4 may come together
+	EXIT_CLEAN = 0, EXIT_MENDED = 1, EXIT_ERRORS_LEFT = 4, EXIT_OPERATIONAL = 8, EXIT_USAGE = 16, EXIT_CANCELLED = 32
+};
+enum { OPT_PMEM = 256, OPT_BACKING, OPT_LOSE_TIER, OPT_DROP_DAMAGED, OPT_VERSION };
+enum mending { ASK, LOOK_ONLY, MEND_WHAT_IS_SAFE, MEND_ALL };
 
 #define QUIET_MS 2000u // no progress before
 #define PATHS_MAX 100u // findings with a path: each costs a scan of directories
@@ -23,6 +26,7 @@ static const struct option long_options[] = {
 	{ "pmem", required_argument, NULL, OPT_PMEM },
 	{ "backing", required_argument, NULL, OPT_BACKING },
 	{ "lose-tier", no_argument, NULL, OPT_LOSE_TIER },
+	{ "drop-damaged", no_argument, NULL, OPT_DROP_DAMAGED },
 	{ "quick", no_argument, NULL, 'q' },
 	{ "verbose", no_argument, NULL, 'v' },
 	{ "help", no_argument, NULL, 'h' },
@@ -31,18 +35,21 @@ static const struct option long_options[] = {
 };
 
 static const char help_text[] =
-"Usage: fsck.vemsfuse [-n] [-q] [-v] --pmem=PATH --backing=PATH\n"
+"Usage: fsck.vemsfuse [-n|-p|-y] [-q] [-v] --pmem=PATH --backing=PATH\n"
 "       fsck.vemsfuse [-n] [-q] [-v] --backing=PATH\n"
 "\n"
-"Checks a file system that is not mounted: finds, does not mend. Nothing is written.\n"
+"Checks a file system that is not mounted, and repairs it if told so. Nothing is written before.\n"
 "\n"
 "  --pmem=PATH     the tier; not needed for a backing that was unmounted\n"
 "  --backing=PATH  the block device or file\n"
 "  --lose-tier     the backing alone, as of its last epoch, though its tier may hold newer data\n"
 "  -q, --quick     do not read file data on the backing\n"
 "  -v, --verbose   say what was looked at\n"
-"  -n              check only; the default\n"
-"  -p, -a, -y      as for other file systems; there is no repair yet, so they check only\n"
+"  -n              check only\n"
+"  -p, -a          repair, without asking, if nothing is lost by it and nothing has to be guessed\n"
+"  -y              repair all that can be\n"
+"                  (none of these: asks on a terminal, else checks only)\n"
+"  --drop-damaged  repair: file pages that are damaged become holes; else they go on to read as errors\n"
 "  -f              always checks in full anyway\n"
 "  -h, --help      this text\n"
 "  --version       the version\n"
@@ -52,14 +59,17 @@ static const char help_text[] =
 "Example:\n"
 "  fsck.vemsfuse --pmem=/dev/dax0.0 --backing=/dev/sdb\n"
 "\n"
-"Exit status: 0 clean; 4 errors left; 8 cannot check (in use, missing, ...); 16 wrong command line;\n"
-"32 cancelled.\n";
+"Exit status: 0 clean; 1 repaired; 4 errors left; 5 repaired, but some are left; 8 cannot check (in use,\n"
+"missing, ...); 16 wrong command line; 32 cancelled.\n";
 
 static atomic_bool cancelled;
 
 struct fsck {
 	struct store_config store;
-	bool quick, verbose, repair_asked;
+	bool quick, verbose, drop_damaged;
+	enum mending mending;
+	bool repairing;            // findings come up as others are mended
+	uint64_t to_lose, to_stay; // findings that a repair drops something for; that it does nothing about
 	struct lane *lane;
 	bool show_progress, progress_shown;
 	uint64_t began_ms;
@@ -91,6 +101,13 @@ __attribute__((format(printf, 1, 2))) static int wrong(const char *format, ...)
 	return EXIT_USAGE;
 }
 
+static bool set_mending(struct fsck *fsck, enum mending mending)
+{
+	bool other = fsck->mending != ASK && fsck->mending != mending;
+	fsck->mending = mending;
+	return !other;
+}
+
 // -1 to go on, or what to exit with.
 static int parse(int argc, char **argv, struct fsck *ret_fsck)
 {
@@ -108,18 +125,22 @@ static int parse(int argc, char **argv, struct fsck *ret_fsck)
 		case OPT_LOSE_TIER:
 			ret_fsck->store.lose_tier = true;
 			break;
+		case OPT_DROP_DAMAGED:
+			ret_fsck->drop_damaged = true;
+			break;
 		case 'q':
 			ret_fsck->quick = true;
 			break;
 		case 'v':
 			ret_fsck->verbose = true;
 			break;
+		case 'n':
 		case 'p':
 		case 'a':
 		case 'y':
-			ret_fsck->repair_asked = true;
+			if (!set_mending(ret_fsck, c == 'n' ? LOOK_ONLY : c == 'y' ? MEND_ALL : MEND_WHAT_IS_SAFE))
+				return wrong("only one of -n, -p and -y");
 			break;
-		case 'n':
 		case 'f':
 			break;
 		case OPT_VERSION:
@@ -142,6 +163,8 @@ static int parse(int argc, char **argv, struct fsck *ret_fsck)
 		return wrong("--backing=PATH is missing");
 	if (ret_fsck->store.tier_path && !*ret_fsck->store.tier_path)
 		return wrong("--pmem=PATH is empty");
+	if (ret_fsck->mending == ASK && !(isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)))
+		ret_fsck->mending = LOOK_ONLY;
 	return -1;
 }
 
@@ -182,6 +205,10 @@ static void finding(void *arg, const struct check_finding *f)
 	bool directory = f->place == PLACE_NAME || f->kind == CHECK_ENTRIES || f->kind == CHECK_LINKS ||
 			 f->kind == CHECK_PARENT;
 
+	if (!f->warning) {
+		fsck->to_lose += check_mend(f) == MEND_LOSES;
+		fsck->to_stay += check_mend(f) == MEND_NOT;
+	}
 	check_describe(f, line, sizeof line);
 	path[0] = 0;
 	if (directory && fsck->lane && fsck->paths < PATHS_MAX) {
@@ -192,7 +219,7 @@ static void finding(void *arg, const struct check_finding *f)
 		log_quiet(0);
 	}
 	progress_clear(fsck);
-	snprintf(whole, sizeof whole, "%s: %s%s%s%s", f->warning ? "warning" : "error", line, path[0] ? " (" : "", path,
+	snprintf(whole, sizeof whole, "%s: %s%s%s%s", f->warning ? "warning" : fsck->repairing ? "then" : "error", line, path[0] ? " (" : "", path,
 		 path[0] ? ")" : "");
 	print_line(whole);
 }
@@ -222,33 +249,140 @@ static void summary(const struct fsck *fsck, const struct fs_check_result *resul
 	       fsck->quick ? "; file data was not read" : "");
 }
 
-static int check(struct fsck *fsck, struct store *store)
+static int cannot_go_on(struct fsck *fsck, int r)
 {
-	struct fs_check_result result;
-	struct check_config config = { .quick = fsck->quick, .report = finding, .progress = progress, .arg = fsck,
-				       .cancelled = &cancelled };
-	int r = lane_new(store, &fsck->lane);
-
-	if (!r) {
-		r = fs_check(store, &config, &result);
-		lane_free(fsck->lane);
-	}
 	progress_clear(fsck);
 	if (r == -ECANCELED) {
-		log_error("cancelled");
+		log_error("cancelled; nothing was changed");
 		return EXIT_CANCELLED;
 	}
-	if (r) {
-		log_error("cannot go on: %s", strerror(-r));
-		return EXIT_OPERATIONAL;
+	log_error("cannot go on: %s; nothing was changed", strerror(-r));
+	return EXIT_OPERATIONAL;
+}
+
+static struct check_config check_config(struct fsck *fsck)
+{
+	return (struct check_config){ .quick = fsck->quick, .report = finding, .progress = progress, .arg = fsck,
+				      .cancelled = &cancelled };
+}
+
+static int check(struct fsck *fsck, struct store *store, struct fs_mends *mends, struct fs_check_result *ret_result)
+{
+	struct check_config config = check_config(fsck);
+	int r = lane_new(store, &fsck->lane);
+
+	if (r)
+		return r;
+	r = fs_check_noting(store, &config, mends, ret_result);
+	lane_free(fsck->lane);
+	fsck->lane = NULL;
+	progress_clear(fsck);
+	return r;
+}
+
+// ---- the repair ---------------------------------------------------------------------------------------
+
+static bool say_yes(const struct fsck *fsck)
+{
+	char answer[16];
+
+	printf("Repair? %llu of these lose what they name or make up what is missing, %llu stay. [y/N] ",
+	       (unsigned long long)fsck->to_lose, (unsigned long long)fsck->to_stay);
+	fflush(stdout);
+	return fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
+// Is it to be repaired? If not, why is said.
+static bool wanted(const struct fsck *fsck, const struct fs_check_result *result)
+{
+	if (fsck->mending == LOOK_ONLY)
+		return false;
+	if (!fsck->drop_damaged && result->store.errors == fsck->to_stay) {
+		puts("nothing to repair: damaged pages read as errors until they are overwritten; --drop-damaged makes holes of them");
+		return false;
 	}
-	summary(fsck, &result);
-	return result.store.errors ? EXIT_ERRORS_LEFT : EXIT_CLEAN;
+	if (!fsck->store.tier_path && !fsck->store.lose_tier) {
+		puts("not repaired: this needs the tier, --pmem=PATH, or --lose-tier if it is lost");
+		return false;
+	}
+	if (fsck->mending == MEND_WHAT_IS_SAFE && (fsck->to_lose || fsck->drop_damaged)) {
+		puts("not repaired: something would be lost, or has to be guessed: run fsck.vemsfuse by hand");
+		return false;
+	}
+	return fsck->mending != ASK || say_yes(fsck);
+}
+
+static void count_left(void *arg, const struct check_finding *f)
+{
+	uint64_t *left = arg;
+
+	*left += !f->warning && check_mend(f) == MEND_NOT;
+}
+
+// Of the new tree, before it is in force: nothing but what has to stay.
+static int check_again(struct fsck *fsck, struct store *store, uint64_t *ret_left)
+{
+	struct check_config config = { .quick = true, .report = count_left, .arg = ret_left, .cancelled = &cancelled };
+	struct fs_check_result result;
+	int r;
+
+	*ret_left = 0;
+	r = fs_check(store, &config, &result);
+	if (!r && result.store.errors != *ret_left) {
+		log_error("%s: the repair has come to no good end", fsck->store.backing_path);
+		return -EUCLEAN;
+	}
+	return r;
+}
+
+static int repair(struct fsck *fsck, struct store *store, struct fs_mends *mends)
+{
+	struct check_config config = check_config(fsck);
+	uint64_t left = 0, stay = fsck->to_stay;
+
+	fsck->repairing = true;
+	int r = fs_mend(store, &config, mends);
+	if (!r)
+		r = store_rebuild(store, &config);
+	if (!r)
+		r = check_again(fsck, store, &left);
+	if (r)
+		return cannot_go_on(fsck, r);
+	progress_clear(fsck);
+	if (store_put_in_force(store))
+		return EXIT_OPERATIONAL;
+	if (fsck->drop_damaged)
+		stay = left;
+	printf("%s: repaired", fsck->store.backing_path);
+	if (stay)
+		printf("; %llu damaged pages go on to read as errors, until they are overwritten", (unsigned long long)stay);
+	putchar('\n');
+	return EXIT_MENDED | (stay ? EXIT_ERRORS_LEFT : 0);
+}
+
+static int check_and_repair(struct fsck *fsck, struct store *store)
+{
+	struct fs_check_result result;
+	struct fs_mends *mends;
+	int r = fs_mends_new(fsck->drop_damaged, &mends);
+
+	if (r)
+		return cannot_go_on(fsck, r);
+	r = check(fsck, store, mends, &result);
+	if (r) {
+		r = cannot_go_on(fsck, r);
+	} else {
+		summary(fsck, &result);
+		r = result.store.errors == 0 ? EXIT_CLEAN : !wanted(fsck, &result) ? EXIT_ERRORS_LEFT : repair(fsck, store, mends);
+	}
+	fs_mends_free(mends);
+	return r;
 }
 
 int main(int argc, char **argv)
 {
-	struct fsck fsck = { .store.read_only = true, .show_progress = isatty(STDERR_FILENO), .began_ms = now_ms() };
+	struct fsck fsck = { .store = { .read_only = true, .salvage = true }, .show_progress = isatty(STDERR_FILENO),
+			     .began_ms = now_ms() };
 	struct sigaction action = { .sa_handler = cancel };
 	struct store *store;
 	int r;
@@ -259,14 +393,13 @@ int main(int argc, char **argv)
 		return r;
 	if (fsck.store.tier_path && distinct_check(fsck.store.tier_path, fsck.store.backing_path))
 		return EXIT_OPERATIONAL;
-	if (fsck.repair_asked)
-		log_warning("there is no repair yet: finds, does not mend");
+	fsck.store.repair = fsck.mending != LOOK_ONLY;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	r = store_open(&fsck.store, &store);
 	if (r)
 		return atomic_load(&cancelled) ? EXIT_CANCELLED : refused(&fsck, r);
-	r = check(&fsck, store);
+	r = check_and_repair(&fsck, store);
 	store_close(store);
 	if (fflush(stdout) || ferror(stdout))
 		return EXIT_OPERATIONAL;

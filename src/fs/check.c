@@ -7,11 +7,15 @@
 //	end      counts against inodes, orphans against links, every directory's way to the root, hidden
 //	         objects against what refers to them.
 //
+// With each finding goes what would mend it, if that is asked for. It need not be all: who mends checks
+// again, until nothing is found.
+//
 // All arrays are filled in ascending order of objects, as the items come, and searched by halving.
 #include <dirent.h>
 #include <stdlib.h>
 #include "fs_check.h"
 #include "fs_impl.h"
+#include "fs_mends.h"
 
 #define TYPE_SHIFT 60 // of known_object.object: above the 56 bits of an id; 0: the inode is malformed
 #define CHAIN_BYTES (NAME_ORDINALS * (NAME_BYTES_MAX + 1u))
@@ -31,7 +35,8 @@ struct known_dir {
 };
 struct hidden { // an object that has pages and no inode; or a reference to one
 	object_t object;
-	object_t owner; // of the reference
+	object_t owner; // of the reference, and the rest of its key
+	uint64_t sub;
 	uint64_t pages, end;
 };
 struct array {
@@ -46,7 +51,7 @@ struct current { // the object whose items pass
 	unsigned inode_bytes;
 	uint64_t xattrs, entries, stray; // stray: items that need an inode, without one
 	uint32_t flags; // as the names of xattrs want them
-	uint64_t pages, misplaced;
+	uint64_t pages, end, misplaced; // end: page behind the last
 	// Names of the hash that passes, to find one that is there twice.
 	uint64_t hash;
 	size_t chain_bytes;
@@ -55,9 +60,11 @@ struct current { // the object whose items pass
 struct fs_check {
 	struct store *store;
 	struct check_config config;
+	const struct check_config *caller; // its config
 	struct check_result *result;
+	struct fs_mends *mends; // NULL: nobody asks
 	struct current now;
-	struct array objects, dirs, orphans, hidden, references;
+	struct array objects, dirs, orphans, hidden, references, missing; // missing: objects whose inode is to be made up
 	uint8_t chain[CHAIN_BYTES];
 	char name[NAME_BYTES_MAX + 1];
 };
@@ -73,6 +80,18 @@ static void *array_add(struct array *a, size_t bytes)
 		a->room = room;
 	}
 	return memset((char *)a->data + a->count++ * bytes, 0, bytes);
+}
+
+static void mend(struct fs_check *c, enum mend_kind kind, object_t object, uint64_t value, uint64_t more)
+{
+	if (c->mends)
+		mends_add(c->mends, &(struct mend){ .kind = kind, .object = object, .value = value, .more = more });
+}
+
+static void mend_key(struct fs_check *c, enum mend_kind kind, struct item_key key, uint64_t value)
+{
+	if (c->mends)
+		mends_add(c->mends, &(struct mend){ .kind = kind, .object = key.object, .sub = key.sub, .value = value });
 }
 
 static void report(struct fs_check *c, enum check_kind kind, object_t object, uint64_t expected, uint64_t found)
@@ -143,7 +162,7 @@ static bool time_good(const struct time_disk *t)
 	return t->nsec < 1000000000 && !t->reserved;
 }
 
-static bool size_good(const struct inode_disk *i, size_t bytes)
+bool inode_size_good(const struct inode_disk *i, size_t bytes)
 {
 	switch (i->mode & S_IFMT) {
 	case S_IFREG:
@@ -164,7 +183,7 @@ static bool size_good(const struct inode_disk *i, size_t bytes)
 
 static bool inode_good(const struct inode_disk *i, size_t bytes)
 {
-	return size_good(i, bytes) && !(i->mode & ~(S_IFMT | 07777u)) && !(i->flags & ~(uint32_t)INODE_FLAGS_KNOWN) &&
+	return inode_size_good(i, bytes) && !(i->mode & ~(S_IFMT | 07777u)) && !(i->flags & ~(uint32_t)INODE_FLAGS_KNOWN) &&
 	       !i->reserved && (S_ISREG(i->mode) || !i->pages) && time_good(&i->atime) && time_good(&i->mtime) &&
 	       time_good(&i->ctime) && time_good(&i->btime) && (S_ISDIR(i->mode) || (!i->entries && !i->parent));
 }
@@ -177,6 +196,7 @@ static int take_inode(struct fs_check *c, struct item_key key, const void *value
 
 	if (item_key_rest(key)) {
 		report_key(c, CHECK_ITEM_UNKNOWN, key);
+		mend_key(c, MEND_DELETE, key, 0);
 		return 0;
 	}
 	now->has_inode = true;
@@ -213,14 +233,17 @@ static void take_name(struct fs_check *c, struct item_key key, const uint8_t *na
 	struct current *now = &c->now;
 	uint64_t chain = key.sub / NAME_ORDINALS, hash = name_hash((const char *)name, bytes);
 
-	if (item_key_rest(key) / NAME_ORDINALS != hash)
+	if (item_key_rest(key) / NAME_ORDINALS != hash) {
+		mend_key(c, MEND_NAME, key, 0);
 		report_name(c, CHECK_NAME_HASH, key.object, name, bytes, hash, item_key_rest(key) / NAME_ORDINALS);
+	}
 	if (chain != now->hash)
 		now->chain_bytes = 0;
 	now->hash = chain;
 	for (size_t i = 0; i < now->chain_bytes; i += 1u + c->chain[i])
 		if (c->chain[i] == bytes && !memcmp(&c->chain[i + 1], name, bytes)) {
 			report_name(c, CHECK_NAME_TWICE, key.object, name, bytes, 0, 0);
+			mend_key(c, MEND_DELETE, key, 0);
 			return;
 		}
 	c->chain[now->chain_bytes] = bytes;
@@ -236,6 +259,7 @@ static int take_xattr(struct fs_check *c, struct item_key key, const struct xatt
 	c->now.xattrs++;
 	if (!xattr_valid(x, bytes)) {
 		report_key(c, CHECK_XATTR_MALFORMED, key);
+		mend_key(c, MEND_DELETE, key, 0);
 		return 0;
 	}
 	take_name(c, key, x->name, x->name_bytes);
@@ -249,6 +273,7 @@ static int take_xattr(struct fs_check *c, struct item_key key, const struct xatt
 		return -ENOMEM;
 	h->object = x->object;
 	h->owner = key.object;
+	h->sub = key.sub;
 	h->pages = (x->value_bytes + PAGE_BYTES - 1) / PAGE_BYTES;
 	return 0;
 }
@@ -264,11 +289,14 @@ static void take_dirent(struct fs_check *c, struct item_key key, const struct di
 	c->now.entries++;
 	if (!entry_good(e, bytes)) {
 		report_key(c, CHECK_DIRENT_MALFORMED, key);
+		mend_key(c, MEND_DELETE, key, 0);
 		return;
 	}
 	take_name(c, key, e->name, e->name_bytes);
-	if (c->now.good && !S_ISDIR(c->now.inode.mode))
+	if (c->now.good && !S_ISDIR(c->now.inode.mode)) {
 		report_name(c, CHECK_DIRENT_MISPLACED, key.object, e->name, e->name_bytes, 0, 0);
+		mend_key(c, MEND_DELETE, key, 0);
+	}
 }
 
 // ---- pass 1: an object ends --------------------------------------------------------------------------
@@ -278,41 +306,69 @@ static void end_inode(struct fs_check *c)
 	const struct current *now = &c->now;
 	const struct inode_disk *i = &now->inode;
 	uint32_t flags = i->flags & (INODE_CAPABILITY | INODE_ACL | INODE_DEFAULT_ACL);
+	bool target_page = now->inode_bytes == sizeof *i;
 
-	if (S_ISREG(i->mode) && !(i->flags & INODE_PAGES_UNSURE) && now->pages != i->pages)
+	if (S_ISREG(i->mode) && !(i->flags & INODE_PAGES_UNSURE) && now->pages != i->pages) {
 		report(c, CHECK_PAGES, now->object, now->pages, i->pages);
-	if (now->xattrs != i->xattrs)
+		mend(c, MEND_PAGES, now->object, now->pages, 0);
+	}
+	if (now->xattrs != i->xattrs) {
 		report(c, CHECK_XATTRS, now->object, now->xattrs, i->xattrs);
-	if (now->flags != flags)
+		mend(c, MEND_XATTRS, now->object, now->xattrs, 0);
+	}
+	if (now->flags != flags) {
 		report(c, CHECK_XATTR_FLAGS, now->object, now->flags, flags);
-	if (S_ISLNK(i->mode) && now->pages != (now->inode_bytes == sizeof *i))
-		report(c, CHECK_SYMLINK, now->object, now->inode_bytes == sizeof *i, now->pages);
-	if (now->misplaced)
+		mend(c, MEND_XATTR_FLAGS, now->object, now->flags, 0);
+	}
+	if (S_ISLNK(i->mode) && now->pages != target_page) {
+		report(c, CHECK_SYMLINK, now->object, target_page, now->pages);
+		mend(c, target_page && !now->pages ? MEND_DROP_OBJECT : MEND_DROP, now->object, target_page, now->end);
+	}
+	if (now->misplaced) {
 		report(c, CHECK_PAGES_MISPLACED, now->object, 0, now->misplaced);
+		mend(c, MEND_DROP, now->object, 0, now->end);
+	}
 }
 
-static void end_object(struct fs_check *c)
+static int note_missing(struct fs_check *c, object_t object)
+{
+	object_t *missing = array_add(&c->missing, sizeof *missing);
+	if (!missing)
+		return -ENOMEM;
+	*missing = object;
+	return 0;
+}
+
+static int end_object(struct fs_check *c)
 {
 	struct current *now = &c->now;
+	bool missing = !now->has_inode && now->xattrs + now->entries;
 
-	if (now->good)
+	if (now->good) {
 		end_inode(c);
-	else if (!now->has_inode && now->xattrs + now->entries)
+		return 0;
+	}
+	if (missing)
 		report(c, CHECK_INODE_MISSING, now->object, 0, now->xattrs + now->entries);
+	if (missing || now->has_inode)
+		mend(c, MEND_INODE, now->object, now->entries ? DT_DIR : DT_REG, now->end);
+	return missing ? note_missing(c, now->object) : 0;
 }
 
-static void begin_object(struct fs_check *c, object_t object)
+static int begin_object(struct fs_check *c, object_t object)
 {
 	if (object == c->now.object)
-		return;
-	end_object(c);
+		return 0;
+	int r = end_object(c);
 	c->now = (struct current){ .object = object };
+	return r;
 }
 
 static int take_item(void *arg, struct item_key key, const void *value, size_t bytes)
 {
 	struct fs_check *c = arg;
 	object_t *orphan;
+	int r;
 
 	if (key.object == OBJECT_STORE) {
 		if (item_key_type(key) != ITEM_ORPHAN)
@@ -323,11 +379,9 @@ static int take_item(void *arg, struct item_key key, const void *value, size_t b
 		*orphan = item_key_rest(key);
 		return 0;
 	}
-	if (key.object > LSN_MAX) {
-		report_key(c, CHECK_ITEM_UNKNOWN, key);
-		return 0;
-	}
-	begin_object(c, key.object);
+	r = begin_object(c, key.object);
+	if (r)
+		return r;
 	switch (item_key_type(key)) {
 	case ITEM_INODE:
 		return take_inode(c, key, value, bytes);
@@ -338,6 +392,7 @@ static int take_item(void *arg, struct item_key key, const void *value, size_t b
 		return 0;
 	default:
 		report_key(c, CHECK_ITEM_UNKNOWN, key);
+		mend_key(c, MEND_DELETE, key, 0);
 		return 0;
 	}
 }
@@ -367,9 +422,12 @@ static int take_pages(void *arg, object_t object, page_t first, unsigned count, 
 	struct fs_check *c = arg;
 	struct current *now = &c->now;
 	uint64_t pages;
+	int r = begin_object(c, object);
 
-	begin_object(c, object);
+	if (r)
+		return r;
 	now->pages += count;
+	now->end = first + count;
 	if (!now->has_inode)
 		return take_hidden(c, first, count);
 	if (!now->good)
@@ -379,8 +437,10 @@ static int take_pages(void *arg, object_t object, page_t first, unsigned count, 
 		return 0;
 	}
 	pages = (now->inode.size >> PAGE_SHIFT) + (now->inode.size % PAGE_BYTES != 0);
-	if (first + count > pages)
+	if (first + count > pages) {
 		report_page(c, CHECK_PAGES_PAST_END, object, first > pages ? first : pages, pages, first + count);
+		mend(c, MEND_DROP, object, pages, first + count);
+	}
 	*ret_tag = now->inode.size;
 	return 0;
 }
@@ -394,6 +454,7 @@ static int take_content(void *arg, object_t object, page_t page, const void *dat
 	for (unsigned i = size % PAGE_BYTES; i < PAGE_BYTES; i++)
 		if (byte[i]) {
 			report_page(arg, CHECK_BYTES_PAST_END, object, page, 0, byte[i]);
+			mend(arg, MEND_TAIL, object, page, size % PAGE_BYTES);
 			break;
 		}
 	return 0;
@@ -401,14 +462,39 @@ static int take_content(void *arg, object_t object, page_t page, const void *dat
 
 // ---- pass 2: entries -------------------------------------------------------------------------------------
 
-static void enter_directory(struct fs_check *c, object_t holder, struct known_dir *parent, object_t object)
+static void enter_directory(struct fs_check *c, struct item_key key, struct known_dir *parent, object_t object)
 {
 	struct known_dir *d = find_dir(c, object);
 
 	if (parent)
 		parent->subdirs++;
-	if (d && !d->holder)
-		d->holder = holder;
+	if (object == OBJECT_ROOT || d->holder)
+		mend_key(c, MEND_DELETE, key, 0);
+	if (!d->holder)
+		d->holder = key.object;
+}
+
+static int id_order(const void *a, const void *b)
+{
+	object_t x = *(const object_t *)a, y = *(const object_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+// Has it items or pages, and gets an inode for them?
+static bool is_missing(const struct fs_check *c, object_t object)
+{
+	const struct hidden *h = c->hidden.data;
+	size_t low = 0, high = c->hidden.count;
+	if (bsearch(&object, c->missing.data, c->missing.count, sizeof object, id_order))
+		return true;
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if (h[middle].object < object)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < c->hidden.count && h[low].object == object;
 }
 
 static int take_entry(void *arg, struct item_key key, const void *value, size_t bytes)
@@ -428,15 +514,19 @@ static int take_entry(void *arg, struct item_key key, const void *value, size_t 
 	o = find_object(c, e->object);
 	if (!o) {
 		report_name(c, CHECK_ENTRY_DANGLING, key.object, e->name, e->name_bytes, 0, e->object);
+		if (!is_missing(c, e->object))
+			mend_key(c, MEND_DELETE, key, 0);
 		return 0;
 	}
 	o->names++;
 	if (!type_of(o))
 		return 0;
-	if (type_of(o) != e->type)
+	if (type_of(o) != e->type) {
 		report_name(c, CHECK_ENTRY_TYPE, key.object, e->name, e->name_bytes, type_of(o), e->type);
+		mend_key(c, MEND_TYPE, key, type_of(o));
+	}
 	if (type_of(o) == DT_DIR)
-		enter_directory(c, key.object, d, e->object);
+		enter_directory(c, key, d, e->object);
 	return 0;
 }
 
@@ -452,7 +542,9 @@ static void find_way(struct fs_check *c, struct known_dir *d)
 		at->way = WAY_ASKED;
 		at = at->holder ? find_dir(c, at->holder) : NULL;
 	}
-	way = at && at->way == WAY_ROOT ? WAY_ROOT : WAY_NONE; // back where we have asked: a cycle
+	way = at && at->way == WAY_ROOT ? WAY_ROOT : WAY_NONE;
+	if (at && at->way == WAY_ASKED) // back where we have asked: a cycle, to be opened here
+		mend(c, MEND_UNHOLD, at->object, at->holder, 0);
 	for (at = d; at && at->way == WAY_ASKED; at = next) {
 		at->way = way;
 		next = at->holder ? find_dir(c, at->holder) : NULL;
@@ -464,19 +556,68 @@ static void check_directory(struct fs_check *c, const struct known_object *o)
 	struct known_dir *d = find_dir(c, o->object & LSN_MAX);
 	bool root = d->object == OBJECT_ROOT;
 
-	if (d->entries != d->found)
+	if (d->entries != d->found) {
 		report(c, CHECK_ENTRIES, d->object, d->found, d->entries);
+		mend(c, MEND_ENTRIES, d->object, d->found, 0);
+	}
 	if (o->names > 1 || (root && o->names))
 		report(c, CHECK_DIRECTORY_TWICE, d->object, 1, o->names + root);
 	if (!o->nlink && !o->names)
 		return; // an orphan
-	if (o->nlink != 2 + d->subdirs)
+	if (o->nlink != 2 + d->subdirs) {
 		report(c, CHECK_LINKS, d->object, 2 + (uint64_t)d->subdirs, o->nlink);
-	if (root ? d->parent != OBJECT_ROOT : d->holder && d->parent != d->holder)
+		mend(c, MEND_NLINK, d->object, 2 + (uint64_t)d->subdirs, 0);
+	}
+	if (root ? d->parent != OBJECT_ROOT : d->holder && d->parent != d->holder) {
 		report(c, CHECK_PARENT, d->object, root ? OBJECT_ROOT : d->holder, d->parent);
+		mend(c, MEND_PARENT, d->object, root ? OBJECT_ROOT : d->holder, 0);
+	}
 	find_way(c, d);
-	if (d->way != WAY_ROOT)
+	if (d->way != WAY_ROOT) {
 		report(c, CHECK_UNREACHABLE, d->object, 0, 0);
+		if (!d->holder)
+			mend(c, MEND_LOST, d->object, 0, 0);
+	}
+}
+
+static void check_file(struct fs_check *c, const struct known_object *o)
+{
+	object_t id = o->object & LSN_MAX;
+
+	if (o->names == o->nlink)
+		return;
+	report(c, CHECK_LINKS, id, o->names, o->nlink);
+	if (o->names)
+		mend(c, MEND_NLINK, id, o->names, 0);
+	else
+		mend(c, MEND_LOST, id, 0, 0);
+}
+
+static void missing_orphan(struct fs_check *c, object_t id)
+{
+	report(c, CHECK_ORPHAN_MISSING, id, 0, 0);
+	mend(c, MEND_ORPHAN, id, false, 0);
+}
+
+static void check_listed(struct fs_check *c, const struct known_object *o, bool listed)
+{
+	object_t id = o->object & LSN_MAX;
+
+	if (listed && o->nlink) {
+		report(c, CHECK_ORPHAN_LINKED, id, 0, o->nlink);
+		mend(c, MEND_ORPHAN, id, false, 0);
+	}
+	if (!listed && !o->nlink) {
+		report(c, CHECK_ORPHAN_UNLISTED, id, 0, 0);
+		if (!o->names)
+			mend(c, MEND_ORPHAN, id, true, 0);
+	}
+}
+
+static void missing_root(struct fs_check *c)
+{
+	report(c, CHECK_ROOT_MISSING, OBJECT_ROOT, 0, 0);
+	mend(c, MEND_INODE, OBJECT_ROOT, DT_DIR, 0);
 }
 
 static void check_objects(struct fs_check *c, struct fs_check_result *result)
@@ -489,35 +630,38 @@ static void check_objects(struct fs_check *c, struct fs_check_result *result)
 	if (root)
 		root->way = WAY_ROOT;
 	else if (c->objects.count)
-		report(c, CHECK_ROOT_MISSING, OBJECT_ROOT, 0, 0);
+		missing_root(c);
 	for (size_t i = 0; i < c->objects.count; i++) {
 		object_t id = o[i].object & LSN_MAX;
 		bool listed;
 		for (; next < c->orphans.count && orphan[next] < id; next++)
-			report(c, CHECK_ORPHAN_MISSING, orphan[next], 0, 0);
+			missing_orphan(c, orphan[next]);
 		listed = next < c->orphans.count && orphan[next] == id;
 		next += listed;
 		if (!type_of(&o[i]))
 			continue;
 		result->directories += type_of(&o[i]) == DT_DIR;
 		result->files += type_of(&o[i]) != DT_DIR;
-		if (listed && o[i].nlink)
-			report(c, CHECK_ORPHAN_LINKED, id, 0, o[i].nlink);
-		if (!listed && !o[i].nlink)
-			report(c, CHECK_ORPHAN_UNLISTED, id, 0, 0);
+		check_listed(c, &o[i], listed);
 		if (type_of(&o[i]) == DT_DIR)
 			check_directory(c, &o[i]);
-		else if (o[i].names != o[i].nlink)
-			report(c, CHECK_LINKS, id, o[i].names, o[i].nlink);
+		else
+			check_file(c, &o[i]);
 	}
 	for (; next < c->orphans.count; next++)
-		report(c, CHECK_ORPHAN_MISSING, orphan[next], 0, 0);
+		missing_orphan(c, orphan[next]);
 }
 
 static int hidden_order(const void *a, const void *b)
 {
 	const struct hidden *x = a, *y = b;
 	return x->object < y->object ? -1 : x->object > y->object;
+}
+
+static void leaked(struct fs_check *c, const struct hidden *h)
+{
+	report(c, CHECK_HIDDEN_LEAKED, h->object, 0, h->pages);
+	mend(c, MEND_INODE, h->object, DT_REG, h->end);
 }
 
 static void check_hidden(struct fs_check *c)
@@ -530,20 +674,56 @@ static void check_hidden(struct fs_check *c)
 	for (size_t i = 0; i < c->references.count; i++) {
 		if (i && r[i].object == r[i - 1].object) {
 			report(c, CHECK_HIDDEN_TWICE, r[i].owner, 0, r[i].object);
+			mend_key(c, MEND_DELETE, (struct item_key){ r[i].owner, r[i].sub }, 0);
 			continue;
 		}
 		for (; next < c->hidden.count && h[next].object < r[i].object; next++)
-			report(c, CHECK_HIDDEN_LEAKED, h[next].object, 0, h[next].pages);
+			leaked(c, &h[next]);
 		bool there = next < c->hidden.count && h[next].object == r[i].object;
-		if (!there || h[next].pages != r[i].pages || h[next].end != r[i].pages)
+		if (!there || h[next].pages != r[i].pages || h[next].end != r[i].pages) {
 			report(c, CHECK_HIDDEN_MISSING, r[i].owner, r[i].pages, there ? h[next].pages : 0);
+			mend_key(c, MEND_DELETE, (struct item_key){ r[i].owner, r[i].sub }, 0);
+		}
 		next += there;
 	}
 	for (; next < c->hidden.count; next++)
-		report(c, CHECK_HIDDEN_LEAKED, h[next].object, 0, h[next].pages);
+		leaked(c, &h[next]);
+}
+
+// What the store finds of pages that read as errors.
+static void note_damage(struct fs_check *c, const struct check_finding *f)
+{
+	if (!c->mends->drop_damaged || f->object == OBJECT_STORE || check_mend(f) != MEND_NOT)
+		return;
+	page_t page = f->place == PLACE_FRAME ? f->page : f->at;
+	mend(c, MEND_DROP, f->object, page, page + (f->kind == CHECK_PAGE_LOST ? f->found : 1));
+}
+
+static void found_below(void *arg, const struct check_finding *f)
+{
+	struct fs_check *c = arg;
+
+	if (c->mends)
+		note_damage(c, f);
+	if (c->caller->report)
+		c->caller->report(c->caller->arg, f);
+}
+
+static void progress_below(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+	const struct fs_check *c = arg;
+
+	if (c->caller->progress)
+		c->caller->progress(c->caller->arg, what, done, total);
 }
 
 int fs_check(struct store *store, const struct check_config *config, struct fs_check_result *ret_result)
+{
+	return fs_check_noting(store, config, NULL, ret_result);
+}
+
+int fs_check_noting(struct store *store, const struct check_config *config, struct fs_mends *mends,
+		    struct fs_check_result *ret_result)
 {
 	static const struct check_visitor objects = { take_item, take_pages, take_content };
 	static const struct check_visitor entries = { .item = take_entry };
@@ -554,13 +734,18 @@ int fs_check(struct store *store, const struct check_config *config, struct fs_c
 	if (!c)
 		return -ENOMEM;
 	c->store = store;
+	c->caller = config;
+	c->mends = mends;
 	c->config = *config;
-	c->config.visitor_arg = c;
+	c->config.report = found_below;
+	c->config.progress = progress_below;
+	c->config.arg = c->config.visitor_arg = c;
 	c->config.visitor = &objects;
 	c->result = &ret_result->store;
 	r = store_check(store, &c->config, &ret_result->store);
+	if (!r)
+		r = end_object(c);
 	if (!r) {
-		end_object(c);
 		c->config.visitor = &entries;
 		r = check_each_item(store, &c->config);
 	}
@@ -573,8 +758,9 @@ int fs_check(struct store *store, const struct check_config *config, struct fs_c
 	free(c->orphans.data);
 	free(c->hidden.data);
 	free(c->references.data);
+	free(c->missing.data);
 	free(c);
-	return r;
+	return r || !mends || !mends->failed ? r : -ENOMEM;
 }
 
 // ---- paths ---------------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ static void check_content(struct check *c, frame_t f)
 		return; // dead
 	if (dirty)
 		atomic_fetch_or(&fr->state, FRAME_POISONED);
-	report(c, &(struct check_finding){ .kind = CHECK_FRAME_CONTENT, .warning = !dirty, .object = fr->object,
+	report(c, &(struct check_finding){ .kind = CHECK_FRAME_CONTENT, .warning = !dirty, .object = fr->object, .page = fr->page,
 					   .place = PLACE_FRAME, .at = f, .expected = fr->sum, .found = sum });
 }
 
@@ -128,8 +128,8 @@ static int check_frames(struct check *c)
 			old = t->frame[old].replaces;
 		frame_t current = index_find(t, index_bucket(t, fr->object, fr->page), fr->object, fr->page);
 		if (current != f)
-			report(c, &(struct check_finding){ .kind = CHECK_FRAME_INDEX, .object = fr->object, .place = PLACE_FRAME,
-							   .at = f, .expected = f, .found = current });
+			report(c, &(struct check_finding){ .kind = CHECK_FRAME_INDEX, .object = fr->object, .page = fr->page,
+							   .place = PLACE_FRAME, .at = f, .expected = f, .found = current });
 		c->result->frames++;
 		check_content(c, f);
 	}
@@ -242,22 +242,38 @@ static int check_space(struct check *c)
 
 int store_check(struct store *s, const struct check_config *config, struct check_result *ret_result)
 {
-	struct check c = { .s = s, .config = config, .result = ret_result, .used.layout = space_layout(s->super.blocks) };
+	struct check c = { .s = s, .config = config, .result = ret_result, .used.layout = space_layout(s->super.blocks),
+			   .twice.layout = space_layout(s->super.blocks) };
 	uint64_t fixed = space_fixed_blocks(s->super.blocks), free_blocks = space_free_blocks(s->space);
 
 	*ret_result = (struct check_result){ 0 };
-	int r = check_supers(&c);
+	for (size_t i = 0; i < s->salvages; i++)
+		report(&c, &s->salvage[i]);
+	int r = s->rebuilt ? 0 : check_supers(&c); // not written yet
 	if (!r)
 		r = check_frames(&c);
 	if (!r) {
 		// With --quick only nodes are read, and how many those are nobody knows.
 		progress_begin(&c, config->quick ? 0 : s->super.blocks - fixed - free_blocks);
-		r = check_tree(&c, true);
+		r = check_tree(&c, true, NULL);
 	}
 	ret_result->blocks_used = c.used.blocks;
 	if (!r)
 		r = check_space(&c);
 	used_fini(&c.used);
+	used_fini(&c.twice);
+	return r;
+}
+
+int check_mark(struct check *c)
+{
+	const struct check_config *config = c->config;
+	const struct check_config silent = { .quick = true, .progress = config->progress, .arg = config->arg,
+					     .cancelled = config->cancelled };
+	c->config = &silent;
+	progress_begin(c, 0);
+	int r = check_tree(c, true, NULL);
+	c->config = config;
 	return r;
 }
 
@@ -265,5 +281,5 @@ int check_each_item(struct store *s, const struct check_config *config)
 {
 	struct check_result nothing = { 0 };
 	struct check c = { .s = s, .config = config, .result = &nothing };
-	return check_tree(&c, false);
+	return check_tree(&c, false, NULL);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Offline check of a pair: the store's part, and what the check of the file system above builds on.
-// It finds, and changes nothing: what it finds are records, so that a repair may act on them.
+// Offline check of a pair: the store's part, and what the check of the file system above builds on. And
+// its repair: the same pass again, into a new tree (docs/DESIGN.md "Repair").
 #ifndef STORE_CHECK_H
 #define STORE_CHECK_H
 
@@ -16,11 +16,18 @@ enum check_kind {
 	CHECK_FRAME_CONTENT,  // frame; checksums
 	CHECK_FRAME_STALE,    // frame; checksums, of the block and of its clean copy
 	CHECK_FRAME_NOTHING,  // frame; a clean copy of a page that the tree does not have
+	CHECK_WORD_DAMAGED,   // found: number of the tier's word
+	CHECK_SLOT_DAMAGED,   // frame, of an object if it can be read; found: page
+	CHECK_SLOT_MENDED,    // frame; one flipped bit
+	CHECK_FRAME_CONFLICT, // frame; said to hold another page, or to be both in the log and on the backing
+	CHECK_RECORD_DAMAGED, // found: LSN, expected: log ring
+	CHECK_RECORD_ITEM,    // key of an item in such a record, as far as it can be read
 	// tree
 	CHECK_NODE_UNREADABLE, // block; found: errno
 	CHECK_NODE_CONTENT,    // block; checksums
 	CHECK_NODE_MALFORMED,  // block; expected: level
 	CHECK_NODE_ORDER,      // block; objects of the keys, of the separator and of the node's own
+	CHECK_RANGE_LOST,      // key of the first item below such a node; of the first behind it, object and rest
 	CHECK_ITEM_UNKNOWN,    // key; found: type
 	CHECK_ITEM_FUTURE,     // key; expected: cut
 	CHECK_EXTENT_MALFORMED, // page
@@ -77,9 +84,18 @@ struct check_finding {
 	object_t object;
 	enum check_place place;
 	uint64_t at;      // block, frame, page; key: what comes after the object
+	page_t page;      // PLACE_FRAME: of the object
 	const char *name; // PLACE_NAME; good during the call
 	uint64_t expected, found;
 };
+
+// What a repair does about it.
+enum check_mend {
+	MEND_SAFE,  // it loses nothing, and nothing has to be guessed
+	MEND_LOSES, // something is dropped, made up or moved
+	MEND_NOT    // content is gone: it goes on to read as an error
+};
+enum check_mend check_mend(const struct check_finding *finding);
 
 // "object 17, page 3: content does not match its checksum: expected ..., found ...".
 void check_describe(const struct check_finding *finding, char *ret_line, size_t line_bytes);
@@ -117,6 +133,21 @@ struct check_config {
 int store_check(struct store *store, const struct check_config *config, struct check_result *ret_result);
 // The items alone (visitor.item), nothing reported: parts that cannot be read are passed over.
 int check_each_item(struct store *store, const struct check_config *config);
+// ---- repair --------------------------------------------------------------------------------------
+
+// Opened read-only with config.repair. Mends come to DRAM, over what was recovered, as commits would leave
+// them: checks and operations see them, nothing is written. No operation is running.
+int mend_item(struct store *store, struct item_key key, const void *value, size_t bytes, bool deleted);
+int mend_drop(struct store *store, object_t object, page_t from, page_t to); // pages
+int mend_drop_object(struct store *store, object_t object);
+int mend_tail(struct store *store, object_t object, page_t page, unsigned bytes); // zeroes from there on
+
+// Writes all that a check passes now to a new tree, and new bitmaps; nothing in force is touched. From
+// then on the store is that tree alone, to be checked once more. No lane is there. -ENOSPC (reported).
+int store_rebuild(struct store *store, const struct check_config *config);
+// And puts it in force. Then the store is only to be closed. An error (reported) leaves the one or the other.
+int store_put_in_force(struct store *store);
+
 // For the layer above: counts and reports.
 void check_report(const struct check_config *config, struct check_result *result, const struct check_finding *finding);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Within the check alone: check.c (order of things, superblocks, tier), check_tree.c (one pass over the
-// tree, merged with what is in the tier), check_used.c (which blocks are used), check_text.c (words).
+// tree, merged with what is in the tier), check_used.c (which blocks are used), check_text.c (words), rebuild.c (the repair).
 #ifndef STORE_CHECK_IMPL_H
 #define STORE_CHECK_IMPL_H
 
@@ -25,7 +25,18 @@ struct used {
 // 1: was used before; 0, -ENOMEM. The block is in a group of the layout.
 int used_mark(struct used *u, block_t block);
 void used_bits(const struct used *u, uint64_t group, uint64_t ret_bits[SPACE_GROUP_BLOCKS / 64]);
+bool used_has(const struct used *u, block_t block); // of a group without any, fixed ones neither
 void used_fini(struct used *u);
+
+// ---- where a repair takes it all from -------------------------------------------------------------
+
+struct check_sink { // nonzero ends the pass
+	int (*item)(void *arg, struct item_key key, const void *value, size_t bytes);
+	// Pages first + at, ... of the object, at, ... of the extent.
+	int (*extent)(void *arg, object_t object, page_t first, const struct extent_disk *e, unsigned at, unsigned count);
+	int (*frame)(void *arg, frame_t f); // a dirty page
+	void *arg;
+};
 
 // ---- the check -----------------------------------------------------------------------------------
 
@@ -33,7 +44,7 @@ struct check {
 	struct store *s;
 	const struct check_config *config;
 	struct check_result *result;
-	struct used used;
+	struct used used, twice; // twice: used more than once
 	uint64_t done, total; // blocks, for progress
 	uint64_t next_progress;
 };
@@ -44,6 +55,9 @@ static inline bool check_cancelled(const struct check_config *config)
 }
 void check_progress(struct check *c, const char *what, uint64_t step);
 // `verify`: marks, compares, reports, reads data; else only the items, for the visitor.
-int check_tree(struct check *c, bool verify);
+int check_tree(struct check *c, bool verify, const struct check_sink *sink);
+bool check_block_usable(const struct check *c, block_t block); // for nodes and data
+// Marks blocks alone, nodes being read.
+int check_mark(struct check *c);
 
 #endif

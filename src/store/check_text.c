@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum shown { SHOW_NOTHING, SHOW_BOTH, SHOW_SUMS, SHOW_FOUND, SHOW_ERROR, SHOW_BLOCK_ERROR };
+enum shown { SHOW_NOTHING, SHOW_BOTH, SHOW_SUMS, SHOW_FOUND, SHOW_ERROR, SHOW_BLOCK_ERROR, SHOW_PAIR, SHOW_KEY };
 
 static const struct {
 	const char *text;
@@ -17,10 +17,17 @@ static const struct {
 	[CHECK_FRAME_CONTENT] = { "content does not match its checksum", SHOW_SUMS },
 	[CHECK_FRAME_STALE] = { "clean copy is not what the backing has", SHOW_SUMS },
 	[CHECK_FRAME_NOTHING] = { "clean copy of a page that the backing does not have", SHOW_NOTHING },
+	[CHECK_WORD_DAMAGED] = { "word of the tier is damaged, number", SHOW_FOUND },
+	[CHECK_SLOT_DAMAGED] = { "slot of the frame table is damaged, of page", SHOW_FOUND },
+	[CHECK_SLOT_MENDED] = { "slot of the frame table has a flipped bit", SHOW_NOTHING },
+	[CHECK_FRAME_CONFLICT] = { "said to hold another page, or one that both the log and the backing have", SHOW_NOTHING },
+	[CHECK_RECORD_DAMAGED] = { "log record is damaged, ring and LSN", SHOW_PAIR },
+	[CHECK_RECORD_ITEM] = { "was in a damaged log record", SHOW_NOTHING },
 	[CHECK_NODE_UNREADABLE] = { "tree node cannot be read", SHOW_ERROR },
 	[CHECK_NODE_CONTENT] = { "tree node does not match the checksum in its parent", SHOW_SUMS },
 	[CHECK_NODE_MALFORMED] = { "tree node is malformed, level", SHOW_BOTH },
 	[CHECK_NODE_ORDER] = { "tree node is out of order, object", SHOW_BOTH },
+	[CHECK_RANGE_LOST] = { "cannot be read, nor what follows up to object, item", SHOW_KEY },
 	[CHECK_ITEM_UNKNOWN] = { "item of an unknown type", SHOW_FOUND },
 	[CHECK_ITEM_FUTURE] = { "item of an object born after the cut", SHOW_BOTH },
 	[CHECK_EXTENT_MALFORMED] = { "extent is malformed", SHOW_NOTHING },
@@ -66,6 +73,45 @@ static const struct {
 	[CHECK_HIDDEN_LEAKED] = { "belongs to nothing; pages", SHOW_FOUND },
 };
 
+enum check_mend check_mend(const struct check_finding *f)
+{
+	switch (f->kind) {
+	case CHECK_SUPER_DAMAGED:
+	case CHECK_SUPER_DIFFERS:
+	case CHECK_FRAME_PLACES:
+	case CHECK_FRAME_INDEX:
+	case CHECK_FRAME_STALE:
+	case CHECK_FRAME_NOTHING:
+	case CHECK_SLOT_MENDED:
+	case CHECK_EXTENT_BIRTH:
+	case CHECK_BLOCK_FREE:
+	case CHECK_BLOCK_LEAKED:
+	case CHECK_BLOCK_UNKNOWN:
+	case CHECK_SPACE_DAMAGED:
+	case CHECK_SPACE_COUNT:
+	case CHECK_ENTRY_TYPE:
+	case CHECK_ENTRIES:
+	case CHECK_PARENT:
+	case CHECK_ORPHAN_UNLISTED:
+	case CHECK_ORPHAN_MISSING:
+	case CHECK_XATTRS:
+	case CHECK_XATTR_FLAGS:
+	case CHECK_PAGES:
+	case CHECK_BYTES_PAST_END:
+		return MEND_SAFE;
+	case CHECK_LINKS:
+		return f->expected ? MEND_SAFE : MEND_LOSES; // none: it comes to lost+found
+	case CHECK_FRAME_CONTENT:
+		return f->warning ? MEND_SAFE : MEND_NOT;
+	case CHECK_PAGE_LOST:
+	case CHECK_DATA_UNREADABLE:
+	case CHECK_DATA_CONTENT:
+		return MEND_NOT;
+	default:
+		return MEND_LOSES;
+	}
+}
+
 static int describe_place(const struct check_finding *f, char *line, size_t bytes)
 {
 	unsigned long long object = f->object, at = f->at;
@@ -78,7 +124,7 @@ static int describe_place(const struct check_finding *f, char *line, size_t byte
 	case PLACE_FRAME:
 		if (f->object == OBJECT_STORE)
 			return snprintf(line, bytes, "frame %llu, copy of a tree node: ", at);
-		return snprintf(line, bytes, "object %llu, frame %llu: ", object, at);
+		return snprintf(line, bytes, "object %llu, page %llu, frame %llu: ", object, (unsigned long long)f->page, at);
 	case PLACE_PAGE:
 		return snprintf(line, bytes, "object %llu, page %llu: ", object, at);
 	case PLACE_KEY:
@@ -110,6 +156,12 @@ void check_describe(const struct check_finding *f, char *line, size_t bytes)
 		break;
 	case SHOW_FOUND:
 		snprintf(line + at, bytes - at, "%s: %llu", text, found);
+		break;
+	case SHOW_PAIR:
+		snprintf(line + at, bytes - at, "%s: %llu, %llu", text, expected, found);
+		break;
+	case SHOW_KEY:
+		snprintf(line + at, bytes - at, "%s: %llu, %016llx", text, expected, found);
 		break;
 	case SHOW_ERROR:
 		snprintf(line + at, bytes - at, "%s: %s", text, strerror((int)f->found));

@@ -9,6 +9,8 @@
 //
 // A node that cannot be had, or is not what its parent says, is reported and passed over with all that is
 // below it. Levels fall with every step down, so damage of whatever kind cannot make the walk run on.
+// What passes does so in strictly ascending order of keys, so that a repair can write it down (rebuild.c):
+// then it goes to the sink, with the blocks and frames that have it, and not to the visitor.
 #include "check_impl.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -41,6 +43,7 @@ struct sweep {
 	struct store *s;
 	const struct check_config *config;
 	const struct check_visitor *visitor; // never NULL
+	const struct check_sink *sink;       // instead of the visitor; may be NULL
 	bool verify;
 	struct ioq *nodes, *data;
 	uint8_t *level[LEVELS_MAX]; // a batch of nodes each
@@ -61,7 +64,7 @@ static void report(struct sweep *w, const struct check_finding *finding)
 
 // ---- blocks ---------------------------------------------------------------------------------------
 
-static bool block_in_range(const struct check *c, block_t block)
+bool check_block_usable(const struct check *c, block_t block)
 {
 	const struct space_layout *l = &c->used.layout;
 	uint64_t blank[SPACE_GROUP_BLOCKS / 64];
@@ -81,8 +84,10 @@ static int mark(struct sweep *w, block_t block, unsigned count, object_t object)
 	int result = 0;
 
 	for (unsigned i = 0; i < count; i++) {
-		bool range = block_in_range(w->check, block + i);
+		bool range = check_block_usable(w->check, block + i);
 		int r = range ? used_mark(&w->check->used, block + i) : 1;
+		if (r > 0 && range)
+			r = used_mark(&w->check->twice, block + i) < 0 ? -ENOMEM : 1;
 		if (r < 0)
 			return r;
 		enum check_kind kind = range ? CHECK_BLOCK_TWICE : CHECK_BLOCK_RANGE;
@@ -197,18 +202,53 @@ static bool object_dropped(const struct sweep *w, object_t object)
 	return drops_whole(&w->s->drops, object, &lsn);
 }
 
+static bool type_known(struct item_key key)
+{
+	enum item_type type = item_key_type(key);
+	if (key.object == OBJECT_STORE)
+		return type == ITEM_ORPHAN || type == ITEM_BAD;
+	return (key.object == OBJECT_ROOT || key.object >= OBJECT_FIRST) && type <= ITEM_EXTENT;
+}
+
+// May there be such an item, of an object born up to `newest`? Nobody would look for any other.
+static bool key_good(struct sweep *w, struct item_key key, lsn_t newest)
+{
+	struct check_finding f = { .kind = CHECK_ITEM_UNKNOWN, .object = key.object, .place = PLACE_KEY, .at = key.sub,
+				   .found = item_key_type(key) };
+	if (type_known(key)) {
+		if (key.object <= newest)
+			return true;
+		f.kind = CHECK_ITEM_FUTURE;
+		f.expected = newest;
+		f.found = key.object;
+	}
+	report(w, &f);
+	return false;
+}
+
 static int emit_item(struct sweep *w, struct item_key key, const void *value, size_t bytes)
 {
 	if (object_dropped(w, key.object))
 		return 0;
 	if (w->verify)
 		w->check->result->items++;
+	if (w->sink)
+		return w->sink->item(w->sink->arg, key, value, bytes);
 	return w->visitor->item ? w->visitor->item(w->config->visitor_arg, key, value, bytes) : 0;
 }
 
 static int emit_pages(struct sweep *w, object_t object, page_t first, unsigned count, uint64_t *ret_tag)
 {
 	return w->visitor->pages ? w->visitor->pages(w->config->visitor_arg, object, first, count, ret_tag) : 0;
+}
+
+// Pages [at, at + count) of an extent.
+static int emit_extent(struct sweep *w, object_t object, page_t first, const struct extent_disk *e, unsigned at,
+		       unsigned count, uint64_t *ret_tag)
+{
+	if (w->sink)
+		return w->sink->extent(w->sink->arg, object, first, e, at, count);
+	return e->flags == EXTENT_UNWRITTEN ? 0 : emit_pages(w, object, first + at, count, ret_tag);
 }
 
 // A frame of a page; sum: of its block in the tree, NULL: there is none.
@@ -221,6 +261,10 @@ static int emit_frame(struct sweep *w, frame_t f, const uint64_t *sum)
 	if (fr->lsn < drops_newest(&w->s->drops, fr->object, fr->page, LSN_MAX))
 		return 0;
 	if (state & FRAME_DIRTY) {
+		if (!key_good(w, item_key(fr->object, ITEM_EXTENT, fr->page), atomic_load(&w->s->lsn)))
+			return 0;
+		if (w->sink)
+			return w->sink->frame(w->sink->arg, f);
 		int r = emit_pages(w, fr->object, fr->page, 1, &tag);
 		if (r || state & FRAME_POISONED || !w->visitor->content)
 			return r;
@@ -229,7 +273,7 @@ static int emit_frame(struct sweep *w, frame_t f, const uint64_t *sum)
 	if (sum ? *sum == fr->sum : w->check->result->tree_damaged)
 		return 0;
 	report(w, &(struct check_finding){ .kind = sum ? CHECK_FRAME_STALE : CHECK_FRAME_NOTHING, .object = fr->object,
-					   .place = PLACE_FRAME, .at = f, .expected = sum ? *sum : fr->page, .found = fr->sum });
+					   .page = fr->page, .place = PLACE_FRAME, .at = f, .expected = sum ? *sum : fr->page, .found = fr->sum });
 	return 0;
 }
 
@@ -257,7 +301,7 @@ static int emit_below(struct sweep *w, struct item_key key)
 			r = emit_frame(w, w->frame[w->next_frame++], NULL);
 		} else {
 			w->next_item++;
-			if (!i->deleted)
+			if (!i->deleted && key_good(w, i->key, atomic_load(&w->s->lsn)))
 				r = emit_item(w, i->key, i->value, i->bytes);
 		}
 		if (r)
@@ -267,30 +311,37 @@ static int emit_below(struct sweep *w, struct item_key key)
 
 // ---- items of the tree ---------------------------------------------------------------------------------
 
+// Of an extent's pages those that neither a DROP has killed nor the extent before has already.
 static uint64_t live_pages(const struct sweep *w, object_t object, page_t first, const struct extent_disk *e)
 {
+	page_t begin = object == w->extent_object && w->extent_end > first ? w->extent_end - first : 0;
 	uint64_t live = 0;
-	for (unsigned i = 0; e->flags == 0 && i < e->pages; i++)
+	for (page_t i = begin; i < e->pages; i++)
 		if (e->birth >= drops_newest(&w->s->drops, object, first + i, LSN_MAX))
 			live |= UINT64_C(1) << i;
 	return live;
 }
 
 // Frames of the extent's pages: a dirty one replaces the page, a clean one must be the same.
-static int pass_frames(struct sweep *w, object_t object, page_t first, const struct extent_disk *e, uint64_t *live)
+static int pass_frames(struct sweep *w, object_t object, page_t first, const struct extent_disk *e, uint64_t *live,
+		       frame_t *ret_dirty)
 {
 	int r = 0;
+	for (unsigned i = 0; i < e->pages; i++)
+		ret_dirty[i] = FRAME_NONE;
 	while (!r && w->next_frame < w->frames) {
 		frame_t f = w->frame[w->next_frame];
 		const struct frame *fr = &w->s->tier->frame[f];
 		if (fr->object != object || fr->page >= first + e->pages)
 			break;
 		w->next_frame++;
-		if (frame_state(fr) & FRAME_DIRTY)
-			*live &= ~(UINT64_C(1) << (fr->page - first));
-		else if (e->flags == EXTENT_POISONED)
-			continue;
-		r = emit_frame(w, f, e->flags == 0 ? &e->sum[fr->page - first] : NULL);
+		unsigned i = (unsigned)(fr->page - first);
+		if (frame_state(fr) & FRAME_DIRTY) {
+			*live &= ~(UINT64_C(1) << i);
+			ret_dirty[i] = f;
+		} else if (e->flags != EXTENT_POISONED) {
+			r = emit_frame(w, f, e->flags == 0 ? &e->sum[i] : NULL);
+		}
 	}
 	return r;
 }
@@ -323,11 +374,30 @@ static void check_extent(struct sweep *w, const struct node_disk *leaf, object_t
 	}
 }
 
-static int pass_extent(struct sweep *w, const struct node_disk *leaf, const struct node_item *item)
+// The pages of an extent as they are now, in order: its own, and the tier's in their place.
+static int emit_merged(struct sweep *w, object_t object, page_t first, const struct extent_disk *e, uint64_t live,
+		       const frame_t *dirty, uint64_t *ret_tag)
+{
+	int r = 0;
+	for (unsigned i = 0, n; !r && i < e->pages; i += n) {
+		n = 1;
+		if (dirty[i] != FRAME_NONE) {
+			r = emit_frame(w, dirty[i], NULL);
+		} else if (live >> i & 1) {
+			while (i + n < e->pages && live >> (i + n) & 1)
+				n++;
+			r = emit_extent(w, object, first, e, i, n, ret_tag);
+		}
+	}
+	return r;
+}
+
+static int pass_extent(struct sweep *w, const struct node_disk *leaf, const struct node_item *item, bool known)
 {
 	const struct extent_disk *e = item->value;
 	object_t object = item->key.object;
 	page_t first = item_key_rest(item->key);
+	frame_t dirty[EXTENT_PAGES_MAX];
 	uint64_t tag = 0;
 
 	if (!extent_valid(item, w->s->super.blocks)) {
@@ -335,55 +405,32 @@ static int pass_extent(struct sweep *w, const struct node_disk *leaf, const stru
 						   .at = first });
 		return 0;
 	}
+	uint64_t live = live_pages(w, object, first, e);
 	check_extent(w, leaf, object, first, e);
-	int r = e->flags == 0 ? mark(w, e->block, e->pages, object) : 0;
+	int r = w->verify && e->flags == 0 ? mark(w, e->block, e->pages, object) : 0;
 	if (r < 0)
 		return r;
-	uint64_t live = live_pages(w, object, first, e);
-	r = pass_frames(w, object, first, e, &live);
-	for (unsigned i = 0; !r && i < e->pages;) {
-		unsigned n = 0;
-		while (i + n < e->pages && live >> (i + n) & 1)
-			n++;
-		if (n)
-			r = emit_pages(w, object, first + i, n, &tag);
-		i += n + 1;
-	}
-	if (!r && e->flags == 0 && !w->config->quick)
+	if (!known)
+		return 0;
+	r = pass_frames(w, object, first, e, &live, dirty);
+	if (!r)
+		r = emit_merged(w, object, first, e, live, dirty, &tag);
+	if (!r && w->verify && e->flags == 0 && !w->config->quick)
 		r = read_extent(w, object, first, e, live, tag);
 	return r;
 }
 
-static bool type_known(struct item_key key)
-{
-	enum item_type type = item_key_type(key);
-	if (key.object == OBJECT_STORE)
-		return type == ITEM_ORPHAN || type == ITEM_BAD;
-	return (key.object == OBJECT_ROOT || key.object >= OBJECT_FIRST) && type <= ITEM_EXTENT;
-}
-
 static int pass_item(struct sweep *w, const struct node_disk *leaf, const struct node_item *item)
 {
-	struct check_finding f = { .kind = CHECK_ITEM_UNKNOWN, .object = item->key.object, .place = PLACE_KEY,
-				   .at = item->key.sub, .found = item_key_type(item->key) };
 	int r = emit_below(w, item->key);
 
 	if (r)
 		return r;
-	if (!type_known(item->key)) {
-		report(w, &f);
-		return 0;
-	}
-	if (item->key.object > w->s->super.cut) {
-		f.kind = CHECK_ITEM_FUTURE;
-		f.expected = w->s->super.cut;
-		f.found = item->key.object;
-		report(w, &f);
-		if (item_key_type(item->key) != ITEM_EXTENT)
-			return 0; // nobody finds it
-	}
+	bool known = key_good(w, item->key, w->s->super.cut);
 	if (item_key_type(item->key) == ITEM_EXTENT)
-		return w->verify ? pass_extent(w, leaf, item) : 0;
+		return w->verify || w->sink ? pass_extent(w, leaf, item, known) : 0;
+	if (!known)
+		return 0;
 	if (w->verify && item_key_type(item->key) == ITEM_BAD) {
 		r = mark(w, item_key_rest(item->key), 1, OBJECT_STORE);
 		if (r < 0)
@@ -401,8 +448,8 @@ static int pass_item(struct sweep *w, const struct node_disk *leaf, const struct
 struct expect { // what the parent says of a node
 	struct node_ref ref;
 	unsigned level;
-	const struct item_key *first; // NULL: of the root
-	struct item_key limit;
+	bool is_root; // then its first key may be any
+	struct item_key from, limit;
 };
 
 static bool node_found_good(struct sweep *w, const struct expect *x, const struct node_disk *n, int error)
@@ -417,9 +464,9 @@ static bool node_found_good(struct sweep *w, const struct expect *x, const struc
 		f.kind = CHECK_NODE_MALFORMED;
 		f.expected = x->level;
 		f.found = n->level;
-	} else if (x->first && !item_key_equal(node_key(n, 0), *x->first)) {
+	} else if (!x->is_root && !item_key_equal(node_key(n, 0), x->from)) {
 		f.kind = CHECK_NODE_ORDER;
-		f.expected = x->first->object;
+		f.expected = x->from.object;
 		f.found = node_key(n, 0).object;
 	} else if (item_key_compare(node_key(n, node_count(n) - 1), x->limit) >= 0) {
 		f.kind = CHECK_NODE_ORDER;
@@ -429,6 +476,8 @@ static bool node_found_good(struct sweep *w, const struct expect *x, const struc
 		return true;
 	}
 	report(w, &f);
+	report(w, &(struct check_finding){ .kind = CHECK_RANGE_LOST, .object = x->from.object, .place = PLACE_KEY,
+					   .at = x->from.sub, .expected = x->limit.object, .found = x->limit.sub });
 	w->check->result->tree_damaged = true;
 	return false;
 }
@@ -455,8 +504,8 @@ static int pass_node(struct sweep *w, const struct expect *x, const struct node_
 		return -ECANCELED;
 	if (w->verify) {
 		r = mark(w, x->ref.block, 1, OBJECT_STORE);
-		if (r)
-			return r < 0 ? r : 0;
+		if (r < 0)
+			return r; // one that is used twice is good for whom it is good for
 		w->check->result->nodes++;
 		check_progress(w->check, "tree and data", 1);
 	}
@@ -501,8 +550,7 @@ static int pass_children(struct sweep *w, const struct node_disk *n, struct item
 		}
 		ioq_wait_all(w->nodes);
 		for (unsigned i = 0; !r && i < batch; i++) {
-			struct item_key first = node_key(n, from + i);
-			struct expect x = { node_child(n, from + i), level, &first,
+			struct expect x = { node_child(n, from + i), level, false, node_key(n, from + i),
 					    from + i + 1 < count ? node_key(n, from + i + 1) : limit };
 			r = pass_node(w, &x, iov[i].iov_base, io[i].result);
 		}
@@ -513,7 +561,8 @@ static int pass_children(struct sweep *w, const struct node_disk *n, struct item
 static int pass_root(struct sweep *w)
 {
 	const struct super_disk *super = &w->s->super;
-	struct expect x = { { super->root_block, super->root_birth, super->root_sum }, super->root_level, NULL, ITEM_KEY_MAX };
+	struct expect x = { { super->root_block, super->root_birth, super->root_sum }, super->root_level, true,
+			    ITEM_KEY_MIN, ITEM_KEY_MAX };
 
 	if (super->root_block == 0)
 		return 0;
@@ -557,7 +606,7 @@ static int collect(struct sweep *w)
 		return -ENOMEM;
 	overlay_each(&w->s->overlay, collect_item, w);
 	qsort(w->item, w->items, sizeof *w->item, item_order);
-	if (!w->verify)
+	if (!w->verify && !w->sink)
 		return 0;
 	w->frame = malloc(((size_t)t->frames + 1) * sizeof *w->frame);
 	if (!w->frame)
@@ -589,7 +638,7 @@ static int sweep(struct sweep *w)
 	return r ? r : reap(w);
 }
 
-int check_tree(struct check *c, bool verify)
+int check_tree(struct check *c, bool verify, const struct check_sink *sink)
 {
 	static const struct check_visitor nobody;
 	struct sweep *w = calloc(1, sizeof *w);
@@ -601,6 +650,7 @@ int check_tree(struct check *c, bool verify)
 	w->config = c->config;
 	w->visitor = c->config->visitor ? c->config->visitor : &nobody;
 	w->verify = verify;
+	w->sink = sink;
 	int r = sweep(w);
 	if (w->nodes)
 		ioq_free(w->nodes);

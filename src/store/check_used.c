@@ -75,6 +75,13 @@ void used_bits(const struct used *u, uint64_t group, uint64_t ret_bits[SPACE_GRO
 		memset(ret_bits, 0xff, BITMAP_BYTES);
 }
 
+bool used_has(const struct used *u, block_t block)
+{
+	uint64_t group = block / SPACE_GROUP_BLOCKS;
+	const struct used_group *g = u->slots ? slot_of(u->slot, u->slots, group) : NULL;
+	return g && g->group != 0 && (!g->bits || g->bits[block % SPACE_GROUP_BLOCKS / 64] >> block % 64 & 1);
+}
+
 void used_fini(struct used *u)
 {
 	for (size_t i = 0; i < u->slots; i++)

@@ -174,7 +174,7 @@ static int write_supers(struct store *s, uint32_t state, uint64_t attach)
 }
 
 // The first write of a mount: the better copy is never touched while the other is bad.
-static int equalise_supers(struct store *s)
+int equalise_supers(struct store *s)
 {
 	if (!s->super_inferior)
 		return 0;
@@ -276,6 +276,19 @@ int pair_resumed(struct store *s)
 	}
 	set_state(s->media, TIER_IN_USE);
 	return 0;
+}
+
+void pair_release_tier(struct store *s)
+{
+	struct media *m = s->media;
+	if (!s->resumes)
+		return; // none was given
+	set_state(m, TIER_ATTACHING);
+	tier_word_store(m, WORD_ATTACH, 0);
+	tier_word_store(m, WORD_EPOCH, s->super.epoch);
+	media_drain(m);
+	if (!tier_headers_equal(m))
+		tier_write_header(m, &s->tier->geometry, s->super.fsid);
 }
 
 // Read-only and without its tier: an empty one in DRAM stands for it.
@@ -468,8 +481,7 @@ static int pair_blank(struct store *s, const struct backing_view *b, const struc
 		return -EINVAL;
 	}
 	if (s->read_only || !s->config.format_blank) {
-		log_error("%s and %s are blank: nothing to mount%s", s->media->path, s->backing->path,
-			  s->read_only ? " read-only" : "");
+		log_error("%s: blank: no file system here", s->backing->path);
 		return -EINVAL;
 	}
 	int r = check_sizes(s->media, s->backing, s->config.tiny);

@@ -46,7 +46,7 @@ static void tell_class(const struct store *s)
 			 media_class_name(m->class));
 }
 
-static void forget_items(struct store *s)
+void store_forget(struct store *s)
 {
 	if (s->overlay.hash)
 		overlay_fini(&s->overlay);
@@ -67,12 +67,14 @@ static void store_free(struct store *s)
 	tier_free(s->tier);
 	if (s->ioq)
 		ioq_free(s->ioq);
-	forget_items(s);
+	store_forget(s);
 	if (s->backing)
 		backing_close(s->backing);
 	if (s->media)
 		media_close(s->media);
 	free(s->slice);
+	free(s->tails.tail);
+	free(s->salvage);
 	free(s->bad);
 	free(s->lock);
 	free(s);
@@ -110,7 +112,8 @@ static int start(struct store *s)
 	if (!r)
 		r = recover_items(s);
 	if (r == -EUCLEAN && s->resumes) {
-		forget_items(s);
+		store_forget(s);
+		s->salvages = 0;
 		r = pair_damaged(s);
 		if (!r)
 			r = recover_items(s);
@@ -161,11 +164,12 @@ int store_open(const struct store_config *config, struct store **ret_store)
 {
 	struct media *m;
 	struct backing *b;
-	int r = config->tier_path || !config->read_only ? media_open(config->tier_path, config->read_only, &m)
+	bool writes = !config->read_only || config->repair;
+	int r = config->tier_path || !config->read_only ? media_open(config->tier_path, !writes, &m)
 							: media_open_dram(NO_TIER_BYTES, &m);
 	if (r)
 		return r;
-	r = backing_open(config->backing_path, config->read_only, &b);
+	r = backing_open(config->backing_path, !writes, &b);
 	if (r) {
 		media_close(m);
 		return r;

@@ -20,6 +20,8 @@ struct store_config {
 	bool discard_tier;      // the tier may hold another file system's data
 	bool assume_persistent; // a tmpfs tier is treated as if it survived a power cut
 	bool format_blank;      // a blank pair is formatted
+	bool salvage;           // read-only: what is damaged in the tier is noted for a check, and done without
+	bool repair;            // read-only: opened so that it can be repaired; nobody else has it
 	bool tiny;              // tests: no lower bounds on sizes
 	enum store_policy policy; // of eviction
 	// Called once both devices are open, before anything else is done and any thread is started: an error

@@ -149,6 +149,18 @@ struct store {
 	_Atomic lsn_t clean_cut; // C of the superblock in force
 	_Atomic(struct root *) root;
 	struct super_disk super; // in force; the epoch thread's
+	struct super_disk super_before; // rebuilt: the one in force, super is to be
+	bool rebuilt;
+	struct {
+		struct tail { // mend_tail(): a page to be cut short
+			object_t object;
+			page_t page;
+			unsigned bytes;
+		} *tail;
+		size_t count;
+	} tails;
+	struct check_finding *salvage; // noted by recovery
+	size_t salvages;
 	char super_inferior;     // the copy that is to be made equal before anything else is written; 0: none
 
 	struct object_lock *lock;
@@ -211,6 +223,13 @@ struct store {
 	uint64_t recovery_ms;
 	_Atomic uint64_t cut_wall_ns; // wall clock of the cut in force
 };
+
+void store_forget(struct store *s); // overlay and DROPs
+// The tier holds nothing that is needed: it may be attached to anything.
+void pair_release_tier(struct store *s);
+int equalise_supers(struct store *s);
+// With config.salvage: notes a finding, -EUCLEAN otherwise.
+int salvage(struct store *s, const struct check_finding *finding);
 
 // ---- lanes and operations (op.c) -----------------------------------------------------------------
 

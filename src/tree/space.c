@@ -95,8 +95,7 @@ static int write_page(struct space *s, block_t block, const void *data)
 	return 0;
 }
 
-// Into the slot that is not in force; the entry above changes in memory.
-static int part_write(struct space *s, unsigned level, uint64_t index, const void *data, uint64_t free)
+int part_write(struct space *s, unsigned level, uint64_t index, const void *data, uint64_t free)
 {
 	struct space_entry_disk *e = part_entry(s, level, index);
 	bool slot = (e->word & SPACE_WRITTEN) && !(e->word & SPACE_SLOT);
@@ -277,11 +276,19 @@ static int write_tables(struct space *s, unsigned level)
 	return r;
 }
 
+int space_write_tables(struct space *s)
+{
+	int r = 0;
+	for (unsigned level = 1; level <= s->layout.levels && r == 0; level++)
+		r = write_tables(s, level);
+	return r;
+}
+
 int space_write(struct space *s, struct space_root *ret_root)
 {
 	int r = write_groups(s);
-	for (unsigned level = 1; level <= s->layout.levels && r == 0; level++)
-		r = write_tables(s, level);
+	if (r == 0)
+		r = space_write_tables(s);
 	if (r == 0)
 		*ret_root = s->next;
 	return r;
@@ -299,6 +306,7 @@ static void reset(struct space *s)
 	part_forget_all(s);
 	s->next = s->root;
 	s->releases = 0;
+	s->taken = NULL;
 	s->no_free_group = false;
 	s->write_error = 0;
 	uint64_t all = part_entry_free(s, s->layout.levels, 0, &s->root.entry);

@@ -49,6 +49,13 @@ int space_written(const struct space *s); // its writes have completed (ioq_wait
 void space_commit(struct space *s, struct space_root now_in_force); // after both superblock copies
 void space_abandon(struct space *s); // the epoch never was; after its writes have completed
 
+// A repair's epoch, which believes no map: begins with what is taken (fixed blocks too), to
+// which what can be read is added. Parts that cannot be read are made anew.
+typedef void (*space_taken_fn)(const void *arg, uint64_t group, uint64_t *ret_bits);
+void space_begin_anew(struct space *s, space_taken_fn taken, const void *arg);
+// Instead of space_write(): exactly these are taken from now on.
+int space_write_anew(struct space *s, space_taken_fn taken, const void *arg, struct space_root *ret_root);
+
 // For checks: calls fn for every run of taken blocks, fixed ones included, reading all bitmaps.
 int space_for_each_taken(struct space *s, int (*fn)(void *arg, block_t block, uint64_t count), void *arg);
 

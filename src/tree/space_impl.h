@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Within space alone: space.c (epochs, releasing, writing, checks), space_part.c (bitmaps and tables,
-// on media and in memory), space_take.c (where to take from). The invariants stand in space.c.
+// on media and in memory), space_take.c (where to take from), space_anew.c (a repair's epoch). The invariants stand in space.c.
 #ifndef TREE_SPACE_IMPL_H
 #define TREE_SPACE_IMPL_H
 
@@ -60,6 +60,8 @@ struct space {
 	size_t releases, releases_room;
 	struct cursor small, large;
 	bool no_free_group; // as far as this epoch has looked
+	space_taken_fn taken; // of an epoch that believes no map; else NULL
+	const void *taken_arg;
 	struct lost *lost;
 	size_t losts;
 	int lost_error;
@@ -101,5 +103,8 @@ int group_load(struct space *s, uint64_t index, struct group *g); // into the ca
 int group_get(struct space *s, uint64_t index, struct group **ret_group);
 bool part_is_lost(const struct space *s, unsigned level, uint64_t index);
 void part_forget_all(struct space *s);
+// Into the slot that is not in force; the entry above, whose table is in memory, changes there.
+int part_write(struct space *s, unsigned level, uint64_t index, const void *data, uint64_t free);
+int space_write_tables(struct space *s);
 
 #endif

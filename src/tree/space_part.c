@@ -249,6 +249,11 @@ static int table_load(struct space *s, unsigned level, uint64_t index)
 	t->part.level = level;
 	t->part.index = index;
 	int r = part_read(s, level, index, part_entry(s, level, index), &t->disk);
+	if (r < 0 && s->taken != NULL) {
+		memset(&t->disk, 0, sizeof t->disk);
+		t->part.dirty = true;
+		r = 0;
+	}
 	if (r < 0) {
 		free(t);
 		return r == -ENOMEM ? r : lose(s, level, index, r);
@@ -271,6 +276,18 @@ int part_load_path(struct space *s, unsigned level, uint64_t index)
 	return 0;
 }
 
+// Whatever the media has, these blocks are not to be taken.
+static void group_add_taken(struct space *s, struct group *g, int error)
+{
+	uint64_t bits[GROUP_WORDS];
+	if (error < 0)
+		memset(g->force, 0, sizeof g->force);
+	s->taken(s->taken_arg, g->part.index, bits);
+	for (unsigned i = 0; i < GROUP_WORDS; i++)
+		g->force[i] |= bits[i];
+	part_avail_add(s, 0, g->part.index, (int64_t)(bits_clear_count(g->force) - avail_of(s, 0, g->part.index)));
+}
+
 int group_load(struct space *s, uint64_t index, struct group *g)
 {
 	int r = part_load_path(s, 0, index);
@@ -280,7 +297,9 @@ int group_load(struct space *s, uint64_t index, struct group *g)
 		return s->lost_error;
 	g->part = (struct part){ .level = 0, .index = index };
 	r = part_read(s, 0, index, part_entry(s, 0, index), g->force);
-	if (r < 0)
+	if (s->taken != NULL)
+		group_add_taken(s, g, r);
+	else if (r < 0)
 		return lose(s, 0, index, r);
 	memcpy(g->busy, g->force, sizeof g->busy);
 	return 0;

@@ -1,26 +1,33 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # fsck.vemsfuse on a pair that is in use, that was left by a killed daemon, that was unmounted, that is
-# damaged: what it exits with, and that it writes nothing.
+# damaged: what it exits with, that it writes nothing before it is told to, and that what it repairs is a
+# file system with all that was not told as lost.
 . "$(dirname "$0")/lib.sh"
 
 [ -x "$FSCK" ] || fail "$FSCK is not built"
 
-check() { # EXIT [OPTION...]: what it printed is in $DIR/fsck
-	local expected=$1 rc=0 before
+run_fsck() { # EXIT [OPTION...]: what it printed is in $DIR/fsck
+	local expected=$1 rc=0
 	shift
-	before=$(sums)
 	"$FSCK" "$@" >"$DIR/fsck" 2>&1 || rc=$?
 	[ "$rc" = "$expected" ] || fail "fsck $*: exit $expected expected, found $rc: $(tail -n 20 "$DIR/fsck")"
+}
+check() { # likewise, and nothing is written
+	local before
+	before=$(sums)
+	run_fsck "$@"
 	[ "$(sums)" = "$before" ] || fail "fsck $*: a device was changed"
 }
 pair() { check "$1" --pmem="$TIER" --backing="$BACKING" "${@:2}"; }
+repair() { run_fsck "$1" --pmem="$TIER" --backing="$BACKING" "${@:2}"; }
 prints() { grep -Eq -- "$1" "$DIR/fsck" || fail "fsck should print /$1/, printed: $(cat "$DIR/fsck")"; }
 
 make_pair 32 192
 check 16 --pmem="$TIER"
 check 16 --pmem="$TIER" --backing="$BACKING" --mend
-pair 8 # blank: there is nothing to check
+pair 8
+prints 'blank: no file system here'
 
 step "in use"
 mount_fs
@@ -57,7 +64,10 @@ pair 0
 prints ': clean: .* 0 errors, 0 warnings'
 check 0 --backing="$BACKING"
 check 0 --backing="$BACKING" -p
-prints 'does not mend'
+pair 0 -p
+pair 0 -y
+check 16 --pmem="$TIER" --backing="$BACKING" -p -y
+prints 'only one of'
 
 step "damaged: a bit of a file"
 marker=$(LC_ALL=C grep -m 1 -obUaF 'found again on the backing by these words' "$BACKING" | cut -d: -f1)
@@ -66,3 +76,71 @@ printf 'X' | dd of="$BACKING" bs=1 seek="$marker" conv=notrunc status=none
 pair 4
 prints '^error: object [0-9]+, page 0: data does not match its checksum'
 prints 'NOT CLEAN'
+
+# What stays on the device can be repaired by nobody; what else is wrong, is.
+step "a repair leaves what it cannot know"
+pair 4 -y
+prints 'nothing to repair: .*--drop-damaged'
+pair 4 -p --drop-damaged
+prints 'not repaired: something would be lost'
+
+files_sum() { (cd "$MNT" && find . -type f ! -name words ! -name lost+found -exec sha256sum {} + | sort -k 2 | sha256sum); }
+step "copy A of the superblock: -p, and no file changes"
+mount_fs
+before=$(files_sum)
+unmount_fs
+head -c 4096 /dev/zero | dd of="$BACKING" bs=4096 conv=notrunc status=none
+pair 4
+prints '^error: block 0: copy of the superblock is damaged'
+check 4 --backing="$BACKING" -p
+prints 'this needs the tier'
+repair 5 -p
+prints ': repaired; 1 damaged pages'
+pair 4
+prints ' 1 errors, 0 warnings'
+mount_fs
+equal "$(files_sum)" "$before" "files after the repair"
+cat "$MNT/words" >/dev/null 2>&1 && fail "a damaged page should read as an error"
+unmount_fs
+
+step "--drop-damaged"
+repair 1 -y --drop-damaged
+prints ': repaired$'
+pair 0
+mount_fs
+equal "$(tr -d '\0' <"$MNT/words" | wc -c)" 0 "bytes left of a page that was dropped"
+equal "$(files_sum)" "$before" "files after the repair"
+
+step "a leaf of the tree: what it had is told, -p refuses"
+mkdir "$MNT/between" # so that no leaf has items of both
+(cd "$MNT/between" && touch $(seq 100))
+mkdir "$MNT/many"
+tree=$(cd "$MNT/tree" && find . -type f -exec sha256sum {} + | sort -k 2 | sha256sum)
+for i in $(seq 400); do echo "$i" >"$MNT/many/file-$i"; done
+unmount_fs
+python3 - "$BACKING" <<'END'
+import sys
+with open(sys.argv[1], "r+b") as f:
+    data = f.read()
+    for at in range(0, len(data), 4096): # leaves with some of the names, in force or not
+        if data[at : at + 6] == b"VMND\0\0" and b"file-17" in data[at : at + 4096]:
+            f.seek(at + 100)
+            f.write(bytes([data[at + 100] ^ 1]))
+END
+pair 4
+prints '^error: block [0-9]+: tree node does not match the checksum'
+prints '^error: object [0-9]+, item [0-9a-f]+: cannot be read, nor what follows up to object'
+pair 4 -p
+prints 'not repaired'
+repair 1 -y
+pair 0
+mount_fs
+equal "$(cd "$MNT/tree" && find . -type f -exec sha256sum {} + | sort -k 2 | sha256sum)" "$tree" "files that were not told as lost"
+for f in "$MNT/many"/* "$MNT/lost+found"/*; do
+	[ ! -s "$f" ] || grep -qx '[0-9]*' "$f" || fail "$f: content of a file that was left"
+done
+[ "$(find "$MNT" -type f | wc -l)" -gt 300 ] || fail "too much was lost with one leaf"
+rm -r "$MNT/many"
+echo more >"$MNT/more"
+unmount_fs
+pair 0

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Mends: what a repair changes, in DRAM alone, over what was recovered. They have LSNs above all that is
+// there, so that they are the newest of their keys for checks, operations and the rebuild.
+#include <errno.h>
+#include <stdlib.h>
+#include "check.h"
+#include "store_impl.h"
+
+int mend_item(struct store *s, struct item_key key, const void *value, size_t bytes, bool deleted)
+{
+	struct item *item = item_new(key, value, bytes, deleted), *replaced = NULL;
+	if (!item)
+		return -ENOMEM;
+	item->lsn = atomic_fetch_add(&s->lsn, 1);
+	overlay_put(&s->overlay, item, 0, &replaced);
+	for (struct item *next; replaced; replaced = next) {
+		next = replaced->next;
+		free(replaced);
+	}
+	return 0;
+}
+
+static int put_drop(struct store *s, object_t object, page_t from, page_t to, bool whole)
+{
+	struct drop *drop = drop_new(object, from, to, whole);
+	if (!drop)
+		return -ENOMEM;
+	drop->lsn = atomic_fetch_add(&s->lsn, 1);
+	drops_add(&s->drops, drop);
+	return 0;
+}
+
+int mend_drop(struct store *s, object_t object, page_t from, page_t to)
+{
+	return put_drop(s, object, from, to, false);
+}
+
+int mend_drop_object(struct store *s, object_t object)
+{
+	return put_drop(s, object, 0, UINT64_MAX, true);
+}
+
+int mend_tail(struct store *s, object_t object, page_t page, unsigned bytes)
+{
+	struct tail *more = realloc(s->tails.tail, (s->tails.count + 1) * sizeof *more);
+	if (!more)
+		return -ENOMEM;
+	s->tails.tail = more;
+	s->tails.tail[s->tails.count++] = (struct tail){ object, page, bytes };
+	return 0;
+}
