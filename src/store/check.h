@@ -18,7 +18,6 @@ enum check_kind {
 	CHECK_FRAME_NOTHING,  // frame; a clean copy of a page that the tree does not have
 	CHECK_WORD_DAMAGED,   // found: number of the tier's word
 	CHECK_SLOT_DAMAGED,   // frame, of an object if it can be read; found: page
-	CHECK_SLOT_MENDED,    // frame; one flipped bit
 	CHECK_FRAME_CONFLICT, // frame; said to hold another page, or to be both in the log and on the backing
 	CHECK_RECORD_DAMAGED, // found: LSN, expected: log ring
 	CHECK_RECORD_ITEM,    // key of an item in such a record, as far as it can be read

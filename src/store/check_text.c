@@ -19,7 +19,6 @@ static const struct {
 	[CHECK_FRAME_NOTHING] = { "clean copy of a page that the backing does not have", SHOW_NOTHING },
 	[CHECK_WORD_DAMAGED] = { "word of the tier is damaged, number", SHOW_FOUND },
 	[CHECK_SLOT_DAMAGED] = { "slot of the frame table is damaged, of page", SHOW_FOUND },
-	[CHECK_SLOT_MENDED] = { "slot of the frame table has a flipped bit", SHOW_NOTHING },
 	[CHECK_FRAME_CONFLICT] = { "said to hold another page, or one that both the log and the backing have", SHOW_NOTHING },
 	[CHECK_RECORD_DAMAGED] = { "log record is damaged, ring and LSN", SHOW_PAIR },
 	[CHECK_RECORD_ITEM] = { "was in a damaged log record", SHOW_NOTHING },
@@ -82,7 +81,6 @@ enum check_mend check_mend(const struct check_finding *f)
 	case CHECK_FRAME_INDEX:
 	case CHECK_FRAME_STALE:
 	case CHECK_FRAME_NOTHING:
-	case CHECK_SLOT_MENDED:
 	case CHECK_EXTENT_BIRTH:
 	case CHECK_BLOCK_FREE:
 	case CHECK_BLOCK_LEAKED:

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include "check.h"
 #include "log.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -38,7 +39,21 @@ static int random_bytes(void *buffer, size_t bytes)
 	return getrandom(buffer, bytes, 0) == (ssize_t)bytes ? 0 : -EIO;
 }
 
-static int view_tier(struct media *m, struct tier_view *v)
+// Of a word that is damaged: before a repair it is what the backing lets expect, or, the state, in use.
+static int view_word(struct store *s, struct media *m, unsigned word, uint64_t expected, uint64_t *ret_value)
+{
+	uint64_t corrected;
+	int r = tier_word_load(m, word, ret_value);
+	if (!r || !s || !s->config.salvage)
+		return r;
+	if (word == WORD_ATTACH && (tier_word_correct(m, word, &corrected) || corrected != expected))
+		return r; // it is not known to be this backing's
+	*ret_value = expected;
+	return salvage(s, &(struct check_finding){ .kind = CHECK_WORD_DAMAGED, .found = word });
+}
+
+// The store, with the superblock in force, may be NULL: nothing is expected then.
+static int view_tier(struct store *s, struct media *m, struct tier_view *v)
 {
 	char name[64];
 	int r = 0;
@@ -56,13 +71,13 @@ static int view_tier(struct media *m, struct tier_view *v)
 		v->found = TIER_FOUND_DAMAGED; // not all of these zeroes are its own
 	if (v->found != TIER_FOUND_GOOD)
 		return 0;
-	r = tier_word_load(m, WORD_STATE, &v->state);
+	r = view_word(s, m, WORD_STATE, TIER_IN_USE, &v->state);
 	if (!r && v->state == TIER_BLANK)
 		return 0; // the others may not have been written yet
 	if (!r)
-		r = tier_word_load(m, WORD_ATTACH, &v->attach);
+		r = view_word(s, m, WORD_ATTACH, s ? s->super.attach : 0, &v->attach);
 	if (!r)
-		r = tier_word_load(m, WORD_EPOCH, &v->epoch);
+		r = view_word(s, m, WORD_EPOCH, s ? s->super.epoch : 0, &v->epoch);
 	if (r)
 		v->found = TIER_FOUND_DAMAGED; // reported; it may still be given up
 	return 0;
@@ -506,14 +521,14 @@ int pair(struct store *s, struct media *m, struct backing *b)
 		log_error("%s: cannot read superblocks: %s", b->path, strerror(-r));
 		return r;
 	}
-	r = view_tier(m, &tv);
+	s->super = bv.super;
+	r = view_tier(s, m, &tv);
 	if (r)
 		return r;
 	if (bv.found == SUPER_NONE)
 		return pair_blank(s, &bv, &tv);
 	if (bv.found != SUPER_GOOD)
 		return refuse_backing(s, &bv);
-	s->super = bv.super;
 	bool fits = tv.found != TIER_FOUND_BLANK || tier_geometry_for(m->size_bytes, 0, &tv.geometry) == 0;
 	if (!fits) {
 		log_error("%s: too small for a tier", m->path);
@@ -536,7 +551,7 @@ static int format_check(struct media *m, struct backing *b, struct ioq *q, bool 
 	struct tier_view tv;
 	int r = view_backing(b, q, &bv);
 	if (!r)
-		r = view_tier(m, &tv); // a damaged word is as good a reason as any to format
+		r = view_tier(NULL, m, &tv); // a damaged word is as good a reason as any to format
 	if (r || force)
 		return r;
 	if (bv.found != SUPER_NONE || !bv.blank) {

@@ -63,6 +63,12 @@ static bool tree_may_have(const struct root *root, object_t object)
 	return root->tree.ref.block != 0 && (object < OBJECT_FIRST || object <= root->cut);
 }
 
+// A repair leaves out what cannot be read: to it, it is not there.
+static bool left_out(const struct op *op, int r)
+{
+	return op->store->config.repair && (r == -EUCLEAN || r == -EIO);
+}
+
 int op_get(struct op *op, struct item_key key, void *value, size_t cap)
 {
 	struct store *s = op->store;
@@ -84,7 +90,7 @@ int op_get(struct op *op, struct item_key key, void *value, size_t cap)
 	struct fetch_context context = { .op = op, .root = root };
 	int r = tree_get(&root->tree, key, op_fetch_node, &context, &found);
 	if (r)
-		return r;
+		return left_out(op, r) ? -ENOENT : r;
 	memcpy(value, found.value, found.bytes < cap ? found.bytes : cap);
 	return (int)found.bytes;
 }
@@ -160,11 +166,11 @@ static int scan_merged(struct op *op, const struct root *root, const struct list
 				break;
 			}
 			int r = tree_leaf(&root->tree, leaf_end, op_fetch_node, &context, &leaf, &leaf_end);
-			if (r)
+			if (r && !left_out(op, r))
 				return r;
-			at = leaf ? node_lower_bound(leaf, from) : 0;
-			count = leaf ? node_count(leaf) : 0;
-			tree = leaf != NULL && (at < count || !item_key_equal(leaf_end, ITEM_KEY_MAX));
+			at = leaf && !r ? node_lower_bound(leaf, from) : 0;
+			count = leaf && !r ? node_count(leaf) : 0;
+			tree = (leaf || r) && (at < count || !item_key_equal(leaf_end, ITEM_KEY_MAX));
 		}
 		struct node_item t = { 0 };
 		if (tree)

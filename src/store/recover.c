@@ -3,6 +3,11 @@
 // record > T; items > C from any ring go to the overlay. The log is left as it stands: all of this can
 // be cut short and begun again. It writes two words: the LSN base, 2^32 above all that was seen, and
 // the epoch of the superblock in force.
+//
+// What is damaged ends it, and nothing was written. Before a repair it *salvages*: the damage is noted as a
+// finding, one flipped bit is put right, and else it goes on without the slot, word or record; but a page of
+// which a newer version may be lost by that is poisoned, rather than that the older one returns.
+#include "check.h"
 #include "store_impl.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -33,8 +38,25 @@ static void see(struct recovery *rc, lsn_t lsn)
 		rc->seen = lsn;
 }
 
+int salvage(struct store *s, const struct check_finding *finding)
+{
+	if (!s->config.salvage)
+		return -EUCLEAN;
+	struct check_finding *more = realloc(s->salvage, (s->salvages + 1) * sizeof *more);
+	if (!more)
+		return -ENOMEM;
+	s->salvage = more;
+	s->salvage[s->salvages++] = *finding;
+	return 0;
+}
+
 static int malformed_frame(const struct recovery *rc, frame_t f, const char *what)
 {
+	const struct frame *fr = &rc->s->tier->frame[f];
+	int r = salvage(rc->s, &(struct check_finding){ .kind = CHECK_FRAME_CONFLICT, .object = fr->object, .page = fr->page,
+							.place = PLACE_FRAME, .at = f });
+	if (r != -EUCLEAN)
+		return r;
 	log_error("%s: frame %u of the tier %s; nothing was written", rc->s->media->path, f, what);
 	return -EUCLEAN;
 }
@@ -73,6 +95,14 @@ static bool slot_valid(const struct slot_disk *slot)
 	       slot->flags <= SLOT_FILLED && (slot->object != OBJECT_STORE || slot->flags & SLOT_FILLED);
 }
 
+static int take_slot(struct recovery *rc, frame_t f, const struct slot_disk *slot)
+{
+	if (!slot_valid(slot))
+		return malformed_frame(rc, f, "has a malformed slot");
+	see(rc, slot->lsn);
+	return newest_wins(rc, f, slot->object, slot->page, slot->lsn, slot->sum, slot->flags & SLOT_FILLED);
+}
+
 static int scan_table(struct recovery *rc)
 {
 	struct tier *t = rc->s->tier;
@@ -81,10 +111,7 @@ static int scan_table(struct recovery *rc)
 		struct slot_disk slot;
 		switch (slot_load(t, f, &slot)) {
 		case SLOT_FOUND_GOOD:
-			if (!slot_valid(&slot))
-				return malformed_frame(rc, f, "has a malformed slot");
-			see(rc, slot.lsn);
-			r = newest_wins(rc, f, slot.object, slot.page, slot.lsn, slot.sum, slot.flags & SLOT_FILLED);
+			r = take_slot(rc, f, &slot);
 			break;
 		case SLOT_FOUND_BAD:
 			bit_set(rc->slot_bad, f);
@@ -171,51 +198,130 @@ static int replay_record(struct recovery *rc, const struct record_disk *r, bool 
 	return 0;
 }
 
-static int scan_ring(struct recovery *rc, struct ring *r)
+static int word_damaged(struct recovery *rc, unsigned word)
+{
+	return salvage(rc->s, &(struct check_finding){ .kind = CHECK_WORD_DAMAGED, .found = word });
+}
+
+static int record_damaged(struct recovery *rc, const struct ring *r, lsn_t lsn)
+{
+	return salvage(rc->s, &(struct check_finding){ .kind = CHECK_RECORD_DAMAGED, .expected = r->number, .found = lsn });
+}
+
+static int load_word(struct recovery *rc, unsigned word, uint64_t instead, uint64_t *ret_value)
+{
+	int r = tier_word_load(rc->s->media, word, ret_value);
+	if (r && !(r = word_damaged(rc, word)))
+		*ret_value = instead;
+	return r;
+}
+
+// A tail is right if a record is found there; where there was nothing to replay, any will do.
+static int load_tail(struct recovery *rc, const struct ring *r, uint64_t *ret_tail)
+{
+	struct store *s = rc->s;
+	int e = tier_word_load(s->media, WORD_RING_TAIL + r->number, ret_tail);
+	if (!e)
+		return *ret_tail % RECORD_ALIGN ? -EUCLEAN : 0;
+	e = tier_word_correct(s->media, WORD_RING_TAIL + r->number, ret_tail);
+	bool right = !e && *ret_tail % RECORD_ALIGN == 0 && ring_read(s->tier, r, *ret_tail, rc->buffer) == 0;
+	if (!right && s->super.state != SUPER_CLEAN)
+		return -EUCLEAN;
+	if (!right)
+		*ret_tail = 0;
+	return word_damaged(rc, WORD_RING_TAIL + r->number);
+}
+
+// Valid records from *at on.
+static int scan_records(struct recovery *rc, const struct ring *r, uint64_t end, uint64_t *at, lsn_t *last)
 {
 	struct store *s = rc->s;
 	struct record_disk *record = (struct record_disk *)rc->buffer;
 	bool items_only = r == tier_item_ring(s->tier);
-	lsn_t last = 0;
-	uint64_t tail;
 
-	int e = tier_word_load(s->media, WORD_RING_TAIL + r->number, &tail);
+	while (*at < end && ring_read(s->tier, r, *at, record) == 0 && record->lsn > *last) {
+		*last = record->lsn;
+		see(rc, *last);
+		int e = replay_record(rc, record, !items_only && *last > rc->tail);
+		if (e == -EUCLEAN && (e = record_damaged(rc, r, *last)))
+			log_error("%s: record %llu of log ring %u is malformed", s->media->path, (unsigned long long)*last, r->number);
+		if (e)
+			return e;
+		*at += record->bytes;
+		rc->records++;
+	}
+	return 0;
+}
+
+// Of a switch that may be damaged: is it one that could have been?
+static bool switch_likely(const struct recovery *rc, const struct switch_disk *sw)
+{
+	const struct tier *t = rc->s->tier;
+	return sw->frame < t->frames && sw->object != OBJECT_STORE && sw->object <= rc->seen && sw->page <= PAGE_MAX &&
+	       sw->reserved == 0 && frame_place(frame_state(&t->frame[sw->frame])) == FRAME_FREE;
+}
+
+// What a damaged record of that many bytes, at most, has had, as far as it can be read. Its pages are checked
+// like those of other live records: the content proves them, or they are poisoned. Its items cannot be proved.
+static int salvage_record(struct recovery *rc, const struct ring *r, uint64_t at, uint64_t bytes, lsn_t lsn)
+{
+	struct record_disk *record = (struct record_disk *)rc->buffer;
+	const struct item_disk *d = NULL;
+	int e = record_damaged(rc, r, lsn);
+
+	memset(rc->buffer, 0, sizeof rc->buffer);
+	ring_copy(r, at, rc->buffer, bytes < RECORD_BYTES_MAX ? bytes : RECORD_BYTES_MAX);
+	record->bytes = (uint32_t)(bytes < RECORD_BYTES_MAX ? bytes : RECORD_BYTES_MAX);
+	const struct switch_disk *sw = record_switches(record);
+	for (unsigned i = 0; !e && sw && i < record->switches; i++) {
+		if (!switch_likely(rc, &sw[i]))
+			continue;
+		bit_set(rc->named, sw[i].frame);
+		e = newest_wins(rc, sw[i].frame, sw[i].object, sw[i].page, lsn, sw[i].sum, false);
+	}
+	for (unsigned i = 0; !e && i < record->items && (d = record_item(record, d)) && item_valid(d, LSN_MAX); i++)
+		e = salvage(rc->s, &(struct check_finding){ .kind = CHECK_RECORD_ITEM, .object = d->object, .place = PLACE_KEY,
+							    .at = d->sub });
+	return e;
+}
+
+static int scan_ring(struct recovery *rc, struct ring *r)
+{
+	struct store *s = rc->s;
+	const struct record_disk *record = (const struct record_disk *)rc->buffer;
+	bool items_only = r == tier_item_ring(s->tier);
+	lsn_t last = 0;
+	uint64_t tail, next;
+
+	int e = load_tail(rc, r, &tail);
 	if (e)
 		return e;
-	if (tail % RECORD_ALIGN)
-		return -EUCLEAN;
-	uint64_t at = tail;
-	while (at - tail < r->bytes && ring_read(s->tier, r, at, record) == 0 && record->lsn > last) {
-		last = record->lsn;
-		see(rc, last);
-		e = replay_record(rc, record, !items_only && last > rc->tail);
-		if (e) {
-			log_error("%s: record %llu of log ring %u is malformed", s->media->path, (unsigned long long)last, r->number);
-			return e;
+	uint64_t at = tail, end = tail + r->bytes;
+	e = scan_records(rc, r, end, &at, &last);
+	// There is one drain per record: nothing intact can lie behind a torn one. A lane's record <= T is
+	// not needed; one of the item ring is for as long as it lies there.
+	while (!e && at < end && ring_search(s->tier, r, at, items_only || last > rc->tail ? last : rc->tail, rc->buffer, &next)) {
+		if (!s->config.salvage) {
+			log_error("%s: log ring %u is damaged at offset %llu, record %llu lies behind it; nothing was written",
+				  s->media->path, r->number, (unsigned long long)at, (unsigned long long)record->lsn);
+			return -EUCLEAN;
 		}
-		at += record->bytes;
-		rc->records++;
+		e = salvage_record(rc, r, at, next - at, record->lsn - 1);
+		at = next;
+		if (!e)
+			e = scan_records(rc, r, end, &at, &last);
 	}
 	r->tail = tail;
 	r->head = at;
 	atomic_store(&r->visible_head, at);
 	atomic_store(&r->durable_tail, tail);
-	// There is one drain per record: nothing intact can lie behind a torn one. A lane's record <= T is
-	// not needed; one of the item ring is for as long as it lies there.
-	lsn_t above = items_only || last > rc->tail ? last : rc->tail;
-	if (at - tail < r->bytes && ring_search(s->tier, r, at, above, rc->buffer)) {
-		log_error("%s: log ring %u is damaged at offset %llu, record %llu lies behind it; nothing was written", s->media->path,
-			  r->number, (unsigned long long)at, (unsigned long long)record->lsn);
-		return -EUCLEAN;
-	}
 	// Nor would a torn one have to lie in memory that has failed.
-	uint64_t left = tail + r->bytes - at;
-	if (!ring_holds(s->tier, r, at, left < RECORD_BYTES_MAX ? left : RECORD_BYTES_MAX)) {
+	uint64_t left = end - at;
+	if (!e && at < end && !ring_holds(s->tier, r, at, left < RECORD_BYTES_MAX ? left : RECORD_BYTES_MAX) &&
+	    (e = record_damaged(rc, r, last + 1)))
 		log_error("%s: log ring %u ends at offset %llu in memory that has failed; nothing was written", s->media->path,
 			  r->number, (unsigned long long)at);
-		return -EUCLEAN;
-	}
-	return 0;
+	return e;
 }
 
 // Frames that no key's current version is in: free, or waiting for their slot to be freed.
@@ -232,8 +338,11 @@ static int settle_frames(struct recovery *rc)
 		if (place == FRAME_INDEXED) {
 			policy_insert(&s->policy, f);
 			// No cut is in force before T has passed it, and evicting relies on that.
-			if (fr->lsn > rc->tail && fr->lsn <= rc->cut && !(frame_state(fr) & FRAME_FILLED))
-				return malformed_frame(rc, f, "is of a record that both the log and the backing have");
+			if (fr->lsn > rc->tail && fr->lsn <= rc->cut && !(frame_state(fr) & FRAME_FILLED)) {
+				int r = malformed_frame(rc, f, "is of a record that both the log and the backing have");
+				if (r)
+					return r;
+			}
 			if (fr->lsn > rc->cut && !(frame_state(fr) & FRAME_FILLED)) {
 				atomic_fetch_or(&fr->state, FRAME_DIRTY);
 				atomic_fetch_add(&t->pool.dirty_count, 1);
@@ -260,6 +369,26 @@ static int settle_frames(struct recovery *rc)
 	return 0;
 }
 
+// Nothing tells whether the page was newer than what the backing has, and its key may be another's. A repair
+// poisons what can be read as one: if another frame has it, that is as new.
+static int poison_slot(struct recovery *rc, frame_t f, const struct slot_disk *slot)
+{
+	struct tier *t = rc->s->tier;
+	struct check_finding finding = { .kind = CHECK_SLOT_DAMAGED, .place = PLACE_FRAME, .at = f };
+	bool known = slot_valid(slot) && slot->object != OBJECT_STORE && slot->object <= rc->seen;
+	int r = 0;
+
+	if (known) {
+		finding.object = slot->object;
+		finding.page = finding.found = slot->page;
+	}
+	if (known && index_find(t, index_bucket(t, slot->object, slot->page), slot->object, slot->page) == FRAME_NONE) {
+		r = newest_wins(rc, f, slot->object, slot->page, slot->lsn > rc->cut ? slot->lsn : rc->cut + 1, slot->sum, false);
+		atomic_fetch_or(&t->frame[f].state, FRAME_POISONED);
+	}
+	return r ? r : salvage(rc->s, &finding);
+}
+
 // Neither free, nor good, nor torn: damaged. One flipped bit is put right. What else there was may have been the
 // newest version of any page at all, unless the backing holds everything.
 static int take_bad_slot(struct recovery *rc, frame_t f)
@@ -269,6 +398,8 @@ static int take_bad_slot(struct recovery *rc, frame_t f)
 	struct slot_disk slot;
 	enum slot_found found = clean ? SLOT_FOUND_FREE : slot_correct(s->tier, f, &slot);
 
+	if (found == SLOT_FOUND_BAD && s->config.salvage)
+		return poison_slot(rc, f, &slot);
 	if (found == SLOT_FOUND_BAD) {
 		log_error("%s: slot %u of the frame table is damaged, and which page it is of is not known; nothing was written",
 			  s->media->path, f);
@@ -276,12 +407,7 @@ static int take_bad_slot(struct recovery *rc, frame_t f)
 	}
 	log_warning("%s: slot %u of the frame table is damaged: %s", s->media->path, f,
 		    clean ? "freed, as the backing holds everything" : "a bit has flipped, and is put right");
-	if (found == SLOT_FOUND_FREE)
-		return 0; // settle_frames() has it freed
-	if (!slot_valid(&slot))
-		return malformed_frame(rc, f, "has a malformed slot");
-	see(rc, slot.lsn);
-	return newest_wins(rc, f, slot.object, slot.page, slot.lsn, slot.sum, slot.flags & SLOT_FILLED);
+	return found == SLOT_FOUND_FREE ? 0 : take_slot(rc, f, &slot); // settle_frames() has a free one freed
 }
 
 // A slot that is neither free nor good is torn only if a record > T names its frame.
@@ -339,9 +465,10 @@ int recover(struct store *s)
 	rc->seen = rc->cut;
 	rc->named = calloc(1, bits);
 	rc->slot_bad = calloc(1, bits);
-	int r = rc->named && rc->slot_bad ? tier_word_load(s->media, WORD_TAIL_LSN, &rc->tail) : -ENOMEM;
+	// T has passed the cut, and what it has passed beyond is still there as it was if the tails are not.
+	int r = rc->named && rc->slot_bad ? load_word(rc, WORD_TAIL_LSN, rc->cut, &rc->tail) : -ENOMEM;
 	if (!r)
-		r = tier_word_load(s->media, WORD_LSN_BASE, &base);
+		r = load_word(rc, WORD_LSN_BASE, rc->cut, &base);
 	if (!r) {
 		see(rc, base);
 		see(rc, rc->tail);

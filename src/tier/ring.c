@@ -62,34 +62,39 @@ bool ring_holds(const struct tier *t, const struct ring *r, uint64_t offset, uin
 	return media_holds(t->media, r->base + at, first) && (first == bytes || media_holds(t->media, r->base, bytes - first));
 }
 
+void ring_copy(const struct ring *r, uint64_t offset, void *buffer, uint64_t bytes)
+{
+	uint64_t at = offset % r->bytes, first = at + bytes > r->bytes ? r->bytes - at : bytes;
+	memcpy(buffer, r->base + at, first);
+	memcpy((uint8_t *)buffer + first, r->base, bytes - first);
+}
+
 int ring_read(const struct tier *t, const struct ring *r, uint64_t offset, void *buffer)
 {
 	uint64_t at = offset % r->bytes;
 	const struct record_disk *in_place = (const void *)(r->base + at); // headers never wrap: all is 64-byte aligned
 	struct record_disk *record = buffer;
 	uint32_t bytes = in_place->bytes;
-	uint64_t first = bytes;
 
 	if (bytes < sizeof *record || bytes % RECORD_ALIGN || bytes > RECORD_BYTES_MAX)
 		return -ENODATA;
-	if (at + first > r->bytes)
-		first = r->bytes - at;
-	memcpy(buffer, in_place, first);
-	if (first < bytes)
-		memcpy((uint8_t *)buffer + first, r->base, bytes - first);
+	ring_copy(r, offset, buffer, bytes);
 	if (record->bytes != bytes || record->check != record_check(t, r, offset, record))
 		return -ENODATA;
 	return 0;
 }
 
-bool ring_search(const struct tier *t, const struct ring *r, uint64_t offset, lsn_t above, void *buffer)
+bool ring_search(const struct tier *t, const struct ring *r, uint64_t offset, lsn_t above, void *buffer,
+		 uint64_t *ret_offset)
 {
 	for (uint64_t at = offset; at < offset + r->bytes; at += RECORD_ALIGN) {
 		const struct record_disk *in_place = (const void *)(r->base + at % r->bytes);
 		if (in_place->lsn <= above || in_place->lsn > LSN_MAX)
 			continue;
-		if (ring_read(t, r, at, buffer) == 0)
+		if (ring_read(t, r, at, buffer) == 0) {
+			*ret_offset = at;
 			return true;
+		}
 	}
 	return false;
 }

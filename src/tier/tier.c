@@ -156,6 +156,19 @@ int tier_word_load(const struct media *m, unsigned word, uint64_t *ret_value)
 	return 0;
 }
 
+int tier_word_correct(const struct media *m, unsigned word, uint64_t *ret_value)
+{
+	uint64_t raw = __atomic_load_n(word_at(m, word), __ATOMIC_ACQUIRE);
+	for (unsigned bit = 0; bit < 64; bit++) {
+		uint64_t other = raw ^ UINT64_C(1) << bit;
+		if (word_encode(word, other & LSN_MAX) == other) {
+			*ret_value = other & LSN_MAX;
+			return 0;
+		}
+	}
+	return -EUCLEAN;
+}
+
 void tier_word_store(struct media *m, unsigned word, uint64_t value)
 {
 	media_store64(m, word_at(m, word), word_encode(word, value & LSN_MAX));

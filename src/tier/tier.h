@@ -124,6 +124,9 @@ bool tier_headers_equal(const struct media *m);
 
 // -EUCLEAN: damaged (reported).
 int tier_word_load(const struct media *m, unsigned word, uint64_t *ret_value);
+// Of a damaged one: the only value that is one flipped bit away. -EUCLEAN: there is none, so more than a bit
+// has changed; that it is the right one must be known from elsewhere.
+int tier_word_correct(const struct media *m, unsigned word, uint64_t *ret_value);
 void tier_word_store(struct media *m, unsigned word, uint64_t value); // not drained
 
 // DRAM side: index, frame records, rings at the geometry. The media outlives the tier.
@@ -163,7 +166,10 @@ bool ring_holds(const struct tier *t, const struct ring *r, uint64_t offset, uin
 // Copies the record at that logical offset into buffer (RECORD_BYTES_MAX). 0, or -ENODATA: none valid.
 int ring_read(const struct tier *t, const struct ring *r, uint64_t offset, void *buffer);
 // Is there a valid record with LSN > above in [offset, offset + ring size)? A sign of rot.
-bool ring_search(const struct tier *t, const struct ring *r, uint64_t offset, lsn_t above, void *buffer);
+bool ring_search(const struct tier *t, const struct ring *r, uint64_t offset, lsn_t above, void *buffer,
+		 uint64_t *ret_offset);
+// Whatever lies there.
+void ring_copy(const struct ring *r, uint64_t offset, void *buffer, uint64_t bytes);
 
 // Walks a record's parts, checking sizes: NULL when damaged or at the end.
 const struct switch_disk *record_switches(const struct record_disk *r);

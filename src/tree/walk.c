@@ -37,6 +37,7 @@ int tree_leaf(const struct tree_root *root, struct item_key key, node_fetch_fn f
 	struct node_ref ref = root->ref;
 	struct item_key limit = ITEM_KEY_MAX, first = ITEM_KEY_MIN;
 	const struct node_disk *n = NULL;
+	*ret_next = limit;
 	if (root->level >= WALK_LEVELS_MAX) {
 		log_error("tree root in block %" PRIu64 ": level expected below %u, found %u", ref.block,
 			  WALK_LEVELS_MAX, root->level);
@@ -55,11 +56,10 @@ int tree_leaf(const struct tree_root *root, struct item_key key, node_fetch_fn f
 			first = node_key(n, i);
 			ref = node_child(n, i);
 			if (i + 1 < node_count(n))
-				limit = node_key(n, i + 1);
+				*ret_next = limit = node_key(n, i + 1);
 		}
 	}
 	*ret_leaf = n;
-	*ret_next = limit;
 	return 0;
 }
 

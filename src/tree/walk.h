@@ -16,7 +16,8 @@ struct tree_root {
 typedef int (*node_fetch_fn)(void *arg, struct node_ref ref, unsigned level, const struct node_disk **ret_node);
 
 // The leaf that covers key (NULL: empty tree) and the first key after all that it covers
-// (ITEM_KEY_MAX at the end). An inner node with a child out of order is -EUCLEAN.
+// (ITEM_KEY_MAX at the end), which is also told of a leaf that cannot be had. An inner node with a child
+// out of order is -EUCLEAN.
 int tree_leaf(const struct tree_root *root, struct item_key key, node_fetch_fn fetch, void *arg,
 	      const struct node_disk **ret_leaf, struct item_key *ret_next);
 // The last item with a key <= key and >= floor: 0, or -ENOENT.

@@ -108,13 +108,14 @@ static void future_extent(void)
 
 static void unsort_leaf(void)
 {
-	struct leaf_entry_disk *e = (struct leaf_entry_disk *)leaf_of(item_key(big, ITEM_INODE, 0))->body;
+	struct node_disk *n = leaf_of(item_key(big, ITEM_INODE, 0));
+	struct leaf_entry_disk *e = (struct leaf_entry_disk *)n->body;
 	struct leaf_entry_disk first = e[0];
 	e[0].object = e[1].object;
 	e[0].sub = e[1].sub;
 	e[1].object = first.object;
 	e[1].sub = first.sub;
-	reseal();
+	seal_leaf(n->block);
 }
 
 static void wrong_separator(void)

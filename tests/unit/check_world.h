@@ -74,7 +74,7 @@ void seal_root(void);
 
 // ---- the check of a case ------------------------------------------------------------------------------
 
-#define FINDINGS_MAX 64u
+#define FINDINGS_MAX 4096u
 extern struct check_finding found[FINDINGS_MAX];
 extern unsigned founds;
 extern struct fs_check_result result;

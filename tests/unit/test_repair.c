@@ -97,18 +97,116 @@ static void assert_works(const char *name)
 	assert_only_stays(name);
 }
 
+// ---- what is there ------------------------------------------------------------------------------------
+
+struct seen { // an item, or a page under the key of an extent
+	struct item_key key;
+	uint64_t hash;
+};
+struct view {
+	struct seen *seen;
+	size_t count, room;
+};
+
+static void view_add(struct view *v, struct item_key key, uint64_t hash)
+{
+	if (v->count == v->room) {
+		v->room = v->room ? 2 * v->room : 1024;
+		v->seen = realloc(v->seen, v->room * sizeof *v->seen);
+		assert_non_null(v->seen);
+	}
+	v->seen[v->count++] = (struct seen){ key, hash };
+}
+
+// Of an inode what is not counted.
+static int view_item(void *arg, struct item_key key, const void *value, size_t bytes)
+{
+	const struct inode_disk *i = value;
+	if (key.object == OBJECT_STORE)
+		return 0;
+	if (item_key_type(key) == ITEM_INODE && bytes >= sizeof *i) {
+		const uint64_t kept[] = { i->mode, i->uid, i->gid, i->size, (uint64_t)i->mtime.sec, i->rdev };
+		view_add(arg, key, hash_bytes(kept, sizeof kept) ^ hash_bytes(i + 1, bytes - sizeof *i));
+	} else {
+		view_add(arg, key, hash_bytes(value, bytes));
+	}
+	return 0;
+}
+
+static int view_page(void *arg, object_t object, page_t page, const void *data, uint64_t tag)
+{
+	view_add(arg, item_key(object, ITEM_EXTENT, page), hash_bytes(data, PAGE_BYTES));
+	return 0;
+}
+
+static int seen_order(const void *a, const void *b)
+{
+	const struct seen *x = a, *y = b;
+	return item_key_compare(x->key, y->key);
+}
+
+static struct view view_now(void)
+{
+	static const struct check_visitor visitor = { view_item, NULL, view_page };
+	struct view v = { 0 };
+	struct check_config check = { .visitor = &visitor, .visitor_arg = &v };
+	struct check_result nothing;
+	struct store *s;
+
+	assert_int_equal(open_for(false, &s), 0);
+	assert_int_equal(store_check(s, &check, &nothing), 0);
+	store_close(s);
+	qsort(v.seen, v.count, sizeof *v.seen, seen_order);
+	return v;
+}
+
+static bool told(struct item_key key)
+{
+	for (unsigned i = 0; i < founds; i++) {
+		const struct check_finding *f = &found[i];
+		struct item_key from = { f->object, f->at }, to = { f->expected, f->found };
+		if (f->object == key.object)
+			return true;
+		if (f->kind == CHECK_RANGE_LOST && item_key_compare(key, from) >= 0 && item_key_compare(key, to) < 0)
+			return true;
+	}
+	return founds == FINDINGS_MAX;
+}
+
+// `founds` are those of the repair.
+static void assert_kept(const char *name, const struct view *before)
+{
+	struct view now = view_now();
+	for (size_t i = 0; i < before->count; i++) {
+		const struct seen *b = &before->seen[i];
+		const struct seen *a = bsearch(b, now.seen, now.count, sizeof *a, seen_order);
+		if ((!a || a->hash != b->hash) && !told(b->key))
+			fail_msg("%s: object %llu, item %016llx is %s, and was not told", name, (unsigned long long)b->key.object,
+				 (unsigned long long)b->key.sub, a ? "changed" : "gone");
+	}
+	free(now.seen);
+}
+
 // ---- each damage ----------------------------------------------------------------------------------------
+
+static void repair_case(const char *name, const struct view *before)
+{
+	put_case();
+	int r = run_repair(false);
+	if (r < 0)
+		fail_msg("%s: repair: %d", name, r);
+	assert_kept(name, before);
+	assert_only_stays(name);
+}
 
 static void test_damaged_images_are_repaired(void **state)
 {
 	for (unsigned i = 0; i < damages_count; i++) {
 		images_put(tier_image, backing_image);
+		struct view before = view_now();
 		damages[i].damage();
-		put_case();
-		int r = run_repair(false);
-		if (r < 0)
-			fail_msg("%s: repair: %d", damages[i].name, r);
-		assert_only_stays(damages[i].name);
+		repair_case(damages[i].name, &before);
+		free(before.seen);
 		assert_works(damages[i].name);
 	}
 }
@@ -135,11 +233,165 @@ static void test_wrong_meaning_is_repaired(void **state)
 	}
 }
 
+// ---- the tier ---------------------------------------------------------------------------------------------
+
+static struct tier_geometry geometry;
+
+static struct slot_disk *slot_at(frame_t f)
+{
+	return (struct slot_disk *)(tier + geometry.table_offset) + f;
+}
+
+static uint64_t *word_at(unsigned word)
+{
+	return (uint64_t *)(tier + TIER_WORDS_OFFSET + word * TIER_WORD_STRIDE);
+}
+
+// A dirty page that is in no record any more, hence in its slot alone.
+static frame_t slot_alone(void)
+{
+	struct store *s;
+	frame_t f = 0;
+	assert_int_equal(open_for(false, &s), 0);
+	geometry = s->tier->geometry;
+	for (; f < s->tier->frames; f++) {
+		struct slot_disk slot;
+		uint16_t state = frame_state(&s->tier->frame[f]);
+		if (frame_place(state) == FRAME_INDEXED && state & FRAME_DIRTY && slot_load(s->tier, f, &slot) == SLOT_FOUND_GOOD)
+			break;
+	}
+	assert_true(f < s->tier->frames);
+	store_close(s);
+	return f;
+}
+
+// The crash images, with all that the log had in slots.
+static void put_reclaimed(void)
+{
+	images_put(dirty_tier_image, dirty_backing_image);
+	assert_int_equal(store_open(&config, &store), 0);
+	while (reclaim_slice(store, true))
+		;
+	store_abandon(store);
+	images_take(tier, backing);
+}
+
+static void test_flipped_bit_of_a_slot_loses_nothing(void **state)
+{
+	for (unsigned bit = 0; bit < 8 * sizeof(struct slot_disk); bit += 37) {
+		put_reclaimed();
+		struct view before = view_now();
+		((uint8_t *)slot_at(slot_alone()))[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		repair_case("bit of a slot", &before);
+		assert_int_equal(founds, 0);
+		assert_works("bit of a slot");
+		free(before.seen);
+	}
+}
+
+// It may have been newer than what the backing has: it reads as an error rather than as the older version.
+static void test_damaged_slot_is_poisoned_and_told(void **state)
+{
+	put_reclaimed();
+	struct view before = view_now();
+	struct slot_disk *slot = slot_at(slot_alone());
+	object_t object = slot->object;
+	page_t page = slot->page;
+	slot->sum ^= 0x5555;
+	repair_case("slot", &before);
+	assert_true(has(CHECK_PAGE_LOST));
+	assert_int_equal(finding_of(CHECK_PAGE_LOST)->object, object);
+	assert_int_equal(finding_of(CHECK_PAGE_LOST)->at, page);
+	assert_int_equal(founds, 1);
+	assert_works("slot");
+	free(before.seen);
+}
+
+static void test_zeroed_slots_are_told(void **state)
+{
+	put_reclaimed();
+	struct view before = view_now();
+	frame_t f = slot_alone() & ~63u;
+	memset(slot_at(f), 0, PAGE_BYTES);
+	put_case();
+	assert_int_equal(run_repair(false), 1);
+	assert_int_equal(finding_of(CHECK_SLOT_DAMAGED)->object, OBJECT_STORE);
+	assert_only_stays("zeroed slots");
+	assert_works("zeroed slots");
+	free(before.seen);
+}
+
+// The first record of a ring, with others behind it.
+static struct record_disk *some_record(void)
+{
+	struct store *s;
+	assert_int_equal(open_for(false, &s), 0);
+	geometry = s->tier->geometry;
+	uint64_t at = s->tier->ring[0].tail % geometry.ring_bytes;
+	store_close(s);
+	return (struct record_disk *)(tier + TIER_RINGS_OFFSET + at);
+}
+
+static void test_damaged_word_loses_nothing(void **state)
+{
+	images_put(tier_image, backing_image);
+	some_record(); // geometry
+	for (unsigned word = 0; word <= WORD_RING_TAIL + geometry.rings; word++) {
+		images_put(dirty_tier_image, dirty_backing_image);
+		struct view before = view_now();
+		*word_at(word) ^= UINT64_C(1) << (word * 11 % 64);
+		repair_case("word", &before);
+		assert_int_equal(founds, 0);
+		assert_works("word");
+		free(before.seen);
+	}
+}
+
+// That the ring is empty, nothing says: it may have had what is nowhere else.
+static void test_tail_that_no_record_proves_is_a_refusal(void **state)
+{
+	images_put(dirty_tier_image, dirty_backing_image);
+	*word_at(WORD_RING_TAIL) ^= 0x303;
+	put_case();
+	assert_int_equal(run_repair(false), -EUCLEAN);
+}
+
+static void test_pages_of_a_damaged_record_are_kept(void **state)
+{
+	images_put(dirty_tier_image, dirty_backing_image);
+	struct view before = view_now();
+	struct record_disk *r = some_record();
+	assert_true(r->switches > 0 && r->items > 0);
+	object_t object = ((struct switch_disk *)(r + 1))->object;
+	((uint8_t *)r)[r->bytes - 1] ^= 1; // of an item's value, or padding
+	put_case();
+	assert_int_equal(run_repair(false), 1);
+	assert_int_equal(finding_of(CHECK_RECORD_DAMAGED)->found, r->lsn);
+	finding_of(CHECK_RECORD_ITEM);
+	struct view now = view_now();
+	for (size_t i = 0; i < before.count; i++) {
+		const struct seen *b = &before.seen[i], *a = bsearch(b, now.seen, now.count, sizeof *a, seen_order);
+		if (b->key.object == object && item_key_type(b->key) == ITEM_EXTENT)
+			assert_true(a && a->hash == b->hash);
+	}
+	assert_only_stays("record");
+	assert_int_equal(stay, 0);
+	assert_works("record");
+	free(now.seen);
+	free(before.seen);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_damaged_images_are_repaired),
 		cmocka_unit_test(test_wrong_meaning_is_repaired),
+		cmocka_unit_test(test_flipped_bit_of_a_slot_loses_nothing),
+		cmocka_unit_test(test_damaged_slot_is_poisoned_and_told),
+		cmocka_unit_test(test_zeroed_slots_are_told),
+		cmocka_unit_test(test_damaged_word_loses_nothing),
+		cmocka_unit_test(test_tail_that_no_record_proves_is_a_refusal),
+		cmocka_unit_test(test_pages_of_a_damaged_record_are_kept),
 	};
 	return cmocka_run_group_tests(tests, world_setup, world_teardown);
 }
