@@ -92,8 +92,6 @@ unmount_fs
 head -c 4096 /dev/zero | dd of="$BACKING" bs=4096 conv=notrunc status=none
 pair 4
 prints '^error: block 0: copy of the superblock is damaged'
-check 4 --backing="$BACKING" -p
-prints 'this needs the tier'
 repair 5 -p
 prints ': repaired; 1 damaged pages'
 pair 4
@@ -132,6 +130,8 @@ prints '^error: block [0-9]+: tree node does not match the checksum'
 prints '^error: object [0-9]+, item [0-9a-f]+: cannot be read, nor what follows up to object'
 pair 4 -p
 prints 'not repaired'
+check 4 --backing="$BACKING" -y
+prints 'this needs the tier'
 repair 1 -y
 pair 0
 mount_fs
