@@ -196,6 +196,7 @@ static int forget_tier(struct store *s)
 		return r;
 	tier_free(s->tier);
 	s->tier = t;
+	s->limbo = FRAME_NONE;
 	s->limbo_count = 0;
 	for (frame_t f = 0; f < t->frames; f++)
 		frames_return(t, &f, 1);
