@@ -28,9 +28,22 @@ static int open_for(bool repair, struct store **ret_store)
 	return store_open(&c, ret_store);
 }
 
+static int writes_left = -1; // until the power is cut; negative: it is not
+
+static int count_writes(void *arg, char kind, block_t block, const struct iovec *iov, int iovcnt)
+{
+	if (kind == 'r' || writes_left < 0)
+		return 0;
+	if (writes_left == 0)
+		return -EIO; // as is every one after it
+	writes_left--;
+	return 0;
+}
+
 // 1: repaired, 0: nothing to do.
 static int run_repair(bool drop_damaged)
 {
+	static const struct backing_hook hook = { count_writes, NULL };
 	struct check_config check = { .report = note_all };
 	struct fs_mends *mends;
 	struct store *s;
@@ -38,6 +51,7 @@ static int run_repair(bool drop_damaged)
 
 	if (r)
 		return r;
+	s->backing->hook = &hook;
 	founds = stay = 0;
 	assert_int_equal(fs_mends_new(drop_damaged, &mends), 0);
 	r = fs_check_noting(s, &check, mends, &result);
@@ -233,9 +247,179 @@ static void test_wrong_meaning_is_repaired(void **state)
 	}
 }
 
-// ---- the tier ---------------------------------------------------------------------------------------------
+static void test_damaged_pages_are_dropped_if_that_is_wanted(void **state)
+{
+	images_put(tier_image, backing_image);
+	damage_data();
+	put_case();
+	assert_int_equal(run_repair(false), 0); // it goes on to read as an error
+	assert_int_equal(run_repair(true), 1);
+	assert_int_equal(check_again(), 0);
+	assert_int_equal(founds, 0);
+	assert_works("dropped page");
+}
+
+// ---- the power fails ----------------------------------------------------------------------------------------
+
+static void damage_some_leaf(void)
+{
+	leaf_of(item_key(subsub, ITEM_INODE, 0))->body[NODE_BODY_BYTES - 1] ^= 1;
+}
+
+// After a cut at each write, the pair is as it was or repaired: repaired then, nothing more is lost.
+static void power_cut_at_any_write(const uint8_t *from_tier, const uint8_t *from_backing)
+{
+	images_put(from_tier, from_backing);
+	struct view before = view_now();
+	int r = -EIO;
+	for (int cut = 0; r != 1; cut++) {
+		images_put(from_tier, from_backing);
+		damage_some_leaf();
+		put_case();
+		writes_left = cut;
+		r = run_repair(false);
+		writes_left = -1;
+		assert_true(r == 1 || r == -EIO);
+		assert_kept("cut", &before);
+		r = r == 1 ? 1 : run_repair(false) < 0 ? -EUCLEAN : -EIO;
+		assert_true(r != -EUCLEAN);
+		assert_only_stays("cut");
+		assert_works("cut");
+	}
+	free(before.seen);
+}
+
+static void test_power_cut_at_any_write(void **state)
+{
+	power_cut_at_any_write(tier_image, backing_image);
+	power_cut_at_any_write(dirty_tier_image, dirty_backing_image);
+}
 
 static struct tier_geometry geometry;
+
+static void slot_geometry(void)
+{
+	struct store *s;
+	images_put(tier_image, backing_image);
+	assert_int_equal(open_for(false, &s), 0);
+	geometry = s->tier->geometry;
+	store_close(s);
+}
+
+// ---- damage at random ---------------------------------------------------------------------------------------
+
+#define PLACES_MAX 4u
+static uint64_t random_state;
+
+static uint64_t random_below(uint64_t limit)
+{
+	random_state = random_state * UINT64_C(6364136223846793005) + 1442695040888963407u;
+	return (random_state >> 33) % limit;
+}
+
+static block_t nodes[512]; // of the undamaged images
+static unsigned node_total;
+
+static void list_nodes(struct node_disk *n)
+{
+	assert_true(node_total < sizeof nodes / sizeof nodes[0]);
+	nodes[node_total++] = n->block;
+	for (unsigned i = 0; n->level > 0 && i < node_count(n); i++)
+		list_nodes(block_at(node_child(n, i).block));
+}
+
+// Nodes, and all blocks near the start, where the images have theirs.
+static block_t some_block(void)
+{
+	return random_below(2) ? nodes[random_below(node_total)] : 1 + random_below(400);
+}
+
+static void damage_backing(void)
+{
+	block_t block = some_block(), other = some_block();
+	uint8_t page[PAGE_BYTES];
+	switch (random_below(4)) {
+	case 0:
+		((uint8_t *)block_at(block))[random_below(PAGE_BYTES)] ^= (uint8_t)(1u << random_below(8));
+		break;
+	case 1:
+		memset(block_at(block), 0, PAGE_BYTES);
+		break;
+	case 2: // a write that went elsewhere
+		memcpy(block_at(block), block_at(other), PAGE_BYTES);
+		break;
+	default:
+		memcpy(page, block_at(block), PAGE_BYTES);
+		memcpy(block_at(block), block_at(other), PAGE_BYTES);
+		memcpy(block_at(other), page, PAGE_BYTES);
+		break;
+	}
+}
+
+// In good order for who looks at checksums alone.
+static void damage_leaf_sealed(void)
+{
+	block_t leaf = leaf_of(item_key(random_below(2) ? sub : subsub, ITEM_INODE, 0))->block;
+	uint8_t *at = (uint8_t *)block_at(leaf) + random_below(PAGE_BYTES);
+	*at ^= (uint8_t)(1u << random_below(8));
+	seal_leaf(leaf);
+}
+
+static void damage_tier(void)
+{
+	uint64_t end = random_below(2) ? geometry.table_offset + geometry.frames * sizeof(struct slot_disk) : TIER_BYTES;
+	uint64_t at = random_below(end);
+	if (random_below(4))
+		tier[at] ^= (uint8_t)(1u << random_below(8));
+	else
+		memset(tier + (at & ~UINT64_C(63)), 0, 64);
+}
+
+// Damage of the backing alone, which checksums find: what is not told is as it was. Of the newest record of
+// a ring nobody can tell rot from a power cut, and of a sealed leaf nobody can tell anything.
+static void test_damage_at_random_is_repaired(void **state)
+{
+	unsigned rounds = getenv("REPAIR_ROUNDS") ? (unsigned)atoi(getenv("REPAIR_ROUNDS")) : 60, refused = 0;
+	char name[32];
+
+	slot_geometry();
+	for (unsigned i = 0; i < rounds; i++) {
+		bool dirty = i % 2, drop = i % 3 == 0;
+		unsigned where = i / 2 % 3;
+		snprintf(name, sizeof name, "round %u", i);
+		random_state = i + 1;
+		images_put(dirty ? dirty_tier_image : tier_image, dirty ? dirty_backing_image : backing_image);
+		struct view before = view_now();
+		node_total = 0;
+		list_nodes(root_node());
+		if (where == 2)
+			damage_leaf_sealed();
+		for (uint64_t n = 1 + random_below(PLACES_MAX); n; n--) {
+			if (where == 1 && random_below(2))
+				damage_tier();
+			else
+				damage_backing();
+		}
+		put_case();
+		int r = run_repair(drop);
+		if (r < 0) {
+			refused++;
+			if (r != -EUCLEAN && r != -ESTALE && r != -EINVAL && r != -ENOTSUP)
+				fail_msg("%s: repair: %d", name, r);
+		} else {
+			if (where == 0)
+				assert_kept(name, &before);
+			assert_only_stays(name);
+			if (drop && stay)
+				fail_msg("%s: %u damaged pages are left", name, stay);
+			assert_works(name);
+		}
+		free(before.seen);
+	}
+	assert_true(refused < rounds / 2);
+}
+
+// ---- the tier ---------------------------------------------------------------------------------------------
 
 static struct slot_disk *slot_at(frame_t f)
 {
@@ -386,6 +570,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_damaged_images_are_repaired),
 		cmocka_unit_test(test_wrong_meaning_is_repaired),
+		cmocka_unit_test(test_damaged_pages_are_dropped_if_that_is_wanted),
+		cmocka_unit_test(test_power_cut_at_any_write),
+		cmocka_unit_test(test_damage_at_random_is_repaired),
 		cmocka_unit_test(test_flipped_bit_of_a_slot_loses_nothing),
 		cmocka_unit_test(test_damaged_slot_is_poisoned_and_told),
 		cmocka_unit_test(test_zeroed_slots_are_told),
