@@ -2,8 +2,10 @@
 // Random work on the store, cut off by power failures and kills; every state that is left must be what
 // was acknowledged, with what was in flight wholly there or not at all.
 //
-//	test_crash [--runs N | --states N] [--seed N] [--drivers N] [--threads] [--faults] [--event N]
+//	test_crash [--runs N | --states N] [--seed N] [--drivers N] [--threads] [--faults] [--items] [--event N]
 //		[--every N] [--steps N] [--nested N] [--tier MiB] [--break ORDER] [--trace] [--keep]
+//
+// --items: items rather than pages in each run, so that most slices of reclaim log many again.
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -23,8 +25,8 @@ static double seconds(void)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: test_crash [--runs N | --states N] [--seed N] [--drivers N] [--threads] [--faults] [--event N]\n"
-			"\t[--every N] [--steps N] [--nested N] [--tier MiB] [--break ORDER] [--trace] [--keep]\norders:");
+	fprintf(stderr, "usage: test_crash [--runs N | --states N] [--seed N] [--drivers N] [--threads] [--faults] [--items]\n"
+			"\t[--event N] [--every N] [--steps N] [--nested N] [--tier MiB] [--break ORDER] [--trace] [--keep]\norders:");
 	for (int o = 0; o < ORDERS; o++)
 		fprintf(stderr, " %s", order_name[o]);
 	fprintf(stderr, "\n");
@@ -41,9 +43,10 @@ static int order_of(const char *name)
 
 static void print_failure(const struct settings *s, const char *order)
 {
-	printf("FAILED: %s\n\treplay: test_crash --runs 1 --seed %llu --drivers %u --steps %u --every %u --nested %u --tier %u%s%s%s%s\n",
+	printf("FAILED: %s\n\treplay: test_crash --runs 1 --seed %llu --drivers %u --steps %u --every %u --nested %u --tier %u%s%s%s%s%s\n",
 	       tally.text, (unsigned long long)s->seed, s->drivers, s->steps, s->crash_every, s->nested, s->tier_mib,
-	       s->serial ? "" : " --threads", s->faults ? " --faults" : "", order ? " --break " : "", order ? order : "");
+	       s->serial ? "" : " --threads", s->faults ? " --faults" : "", s->many_items ? " --items" : "",
+	       order ? " --break " : "", order ? order : "");
 }
 
 static struct settings now;
@@ -81,6 +84,7 @@ int main(int argc, char **argv)
 		{ "steps", required_argument, NULL, 'p' },   { "nested", required_argument, NULL, 'n' },
 		{ "tier", required_argument, NULL, 'T' },    { "break", required_argument, NULL, 'b' },
 		{ "trace", no_argument, NULL, 'v' },         { "keep", no_argument, NULL, 'k' },
+		{ "items", no_argument, NULL, 'i' },
 		{ NULL, 0, NULL, 0 } };
 	struct settings base = { .seed = 1, .tier_mib = 2, .backing_mib = 12, .drivers = 1, .steps = 120, .serial = true,
 				 .crash_every = 25, .nested = 2, .broken = -1 };
@@ -95,6 +99,7 @@ int main(int argc, char **argv)
 		case 'd': base.drivers = (unsigned)atoi(optarg); break;
 		case 't': base.serial = false; break;
 		case 'f': base.faults = true; break;
+		case 'i': base.many_items = true; break;
 		case 'e': base.only_event = strtoull(optarg, NULL, 0); break;
 		case 'E': base.crash_every = (unsigned)atoi(optarg); break;
 		case 'p': base.steps = (unsigned)atoi(optarg); break;
@@ -118,7 +123,7 @@ int main(int argc, char **argv)
 		// Small and hot, or more than the tier holds.
 		s.objects = 1 + rng_below(&rng, MODEL_OBJECTS);
 		s.pages = rng_below(&rng, 3) ? 4 + rng_below(&rng, 60) : MODEL_PAGES;
-		s.many_items = rng_below(&rng, 3) == 0;
+		s.many_items |= rng_below(&rng, 3) == 0;
 		now = s;
 		world_run(&s);
 		progress(began);
