@@ -525,7 +525,7 @@ static int switch_super(struct build *b)
 	if (r)
 		return r;
 	tier_word_store(s->media, WORD_EPOCH, next.epoch);
-	media_drain(s->media);
+	media_drain(s->media); // the epoch before the next superblock, copies of nodes before they are installed
 	poison_spares_front(s); // the tier may be one behind, but no more
 	s->super = next;
 	return 0;
@@ -560,7 +560,6 @@ static void publish(struct build *b, struct root *root)
 	atomic_store(&s->clean_cut, b->cut);
 	atomic_store(&s->cut_wall_ns, b->cut_wall_ns);
 	claims_folded(s);
-	media_drain(s->media); // the copies of nodes, stored by this thread
 	chores_install(s, b->fresh, b->freshes);
 	wake_waiters(s);
 

@@ -4,9 +4,8 @@
 //
 // Attach, and a power cut at any point of it:
 //	blank: headers; attach id 0, epoch; drain    the state is BLANK: it holds nothing, attach again
-//	state ATTACHING, attach id 0; drain      the tier holds nothing: attach again
-//	headers; LSN base, T, tails, epoch; table free; drain
-//	attach id; drain
+//	state ATTACHING; drain; attach id 0      the tier holds nothing: attach again
+//	headers, drained one by one; LSN base, T, tails, epoch; table free; attach id; drain
 //	superblocks ATTACHED, an epoch of their own: A, then B    from A on only this tier matches: finish
 //	state IN_USE; drain; serve
 #include "store_impl.h"
@@ -244,17 +243,15 @@ static int attach_tier(struct store *s, lsn_t base)
 	}
 	set_state(m, TIER_ATTACHING);
 	tier_word_store(m, WORD_ATTACH, 0);
-	media_drain(m);
-	tier_write_header(m, &g, s->super.fsid);
+	tier_write_header(m, &g, s->super.fsid); // whose drain is the id's too
 	tier_word_store(m, WORD_LSN_BASE, base);
 	tier_word_store(m, WORD_TAIL_LSN, 0);
 	tier_word_store(m, WORD_EPOCH, s->super.epoch + 1);
 	for (unsigned i = 0; i <= g.rings; i++)
 		tier_word_store(m, WORD_RING_TAIL + i, 0);
 	table_store_all_free(s->tier);
-	media_drain(m);
 	tier_word_store(m, WORD_ATTACH, attach);
-	media_drain(m);
+	media_drain(m); // all that the tier begins with before a superblock makes it count
 	if (!tier_front_holds(s->tier)) { // before the backing relies on it
 		log_error("%s: the memory at byte %llu has failed: it cannot be a tier", m->path, (unsigned long long)m->poison[0]);
 		return -EIO;
@@ -287,7 +284,6 @@ int pair_resumed(struct store *s)
 		if (r)
 			return r;
 		tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
-		media_drain(s->media);
 	}
 	set_state(s->media, TIER_IN_USE);
 	return 0;

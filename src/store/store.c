@@ -193,9 +193,8 @@ static int mark_clean(struct store *s)
 	if (r)
 		return r;
 	tier_word_store(s->media, WORD_EPOCH, next.epoch);
-	media_drain(s->media);
 	tier_word_store(s->media, WORD_STATE, TIER_CLEAN);
-	media_drain(s->media);
+	media_drain(s->media); // what is unmounted stays CLEAN
 	return 0;
 }
 

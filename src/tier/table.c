@@ -78,5 +78,4 @@ void table_store_all_free(struct tier *t)
 		struct slot_disk s = { .check = free_check(t, f) };
 		media_copy(t->media, &t->table[f], &s, sizeof s);
 	}
-	media_drain(t->media);
 }

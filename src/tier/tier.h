@@ -150,7 +150,7 @@ enum slot_found slot_correct(const struct tier *t, frame_t f, struct slot_disk *
 void slot_store_body(struct tier *t, frame_t f);
 void slot_store_state(struct tier *t, frame_t f);
 void slot_store_free(struct tier *t, frame_t f);
-void table_store_all_free(struct tier *t); // drained
+void table_store_all_free(struct tier *t);
 
 // ---- rings (ring.c) -------------------------------------------------------------------------
 
