@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "hash.h"
+#include "super.h"
 #include "space.h"
 
 #define THREADS_MAX 64u
@@ -65,6 +66,8 @@ struct adversary {
 	bool broken[ORDERS];
 	uint64_t breaks;
 	unsigned fail_writes, fail_flushes;
+	bool failed; // a write or flush has, for once
+	const char *disorder;
 	adversary_event_fn fn;
 	void *arg;
 };
@@ -142,11 +145,16 @@ static struct thread *arrive(struct adversary *a)
 
 // ---- the tier ---------------------------------------------------------------------------------------
 
-static uint64_t word_of(const struct adversary *a, unsigned word)
+static uint64_t word_in(const struct media *m, unsigned word)
 {
 	uint64_t raw;
-	memcpy(&raw, a->media->base + TIER_WORDS_OFFSET + word * TIER_WORD_STRIDE, 8);
+	memcpy(&raw, m->base + TIER_WORDS_OFFSET + word * TIER_WORD_STRIDE, 8);
 	return raw & LSN_MAX;
+}
+
+static uint64_t slot_free_check(const struct adversary *a, uint64_t f)
+{
+	return hash_mix(hash_mix(word_in(a->media, WORD_ATTACH), f), 0x46524545);
 }
 
 static unsigned region_of(struct adversary *a, uint64_t offset, const void *src, size_t bytes)
@@ -172,8 +180,7 @@ static unsigned region_of(struct adversary *a, uint64_t offset, const void *src,
 			return REGION_START; // attaching writes whole slots
 		memcpy(&check, src, 8);
 		frame_t f = (frame_t)((offset - g->table_offset) / sizeof(struct slot_disk));
-		uint64_t is_free = hash_mix(hash_mix(word_of(a, WORD_ATTACH), f), 0x46524545);
-		return check == is_free ? REGION_SLOT_FREE : REGION_SLOT_GOOD;
+		return check == slot_free_check(a, f) ? REGION_SLOT_FREE : REGION_SLOT_GOOD;
 	}
 	return offset >= TIER_RINGS_OFFSET + g->rings * g->ring_bytes ? REGION_ITEM_RING : REGION_LANE_RING;
 }
@@ -196,12 +203,138 @@ static bool drain_is(unsigned stored, enum order order)
 	case ORDER_EVICT:
 		return stored == REGION_SLOT_FREE;
 	case ORDER_BASE:
-		return stored == REGION_BASE;
+		return stored & REGION_BASE && !(stored & REGION_START);
 	case ORDER_ATTACH:
 		return stored & REGION_START;
 	default:
 		return false;
 	}
+}
+
+// ---- orders that show without a crash ---------------------------------------------------------------
+//
+// Few of the crashes that a missing drain spoils are ever tried. So each store and superblock is asked
+// whether all that it relies on is durable.
+
+#define ANY_THREAD THREADS_MAX
+
+static bool on_its_way(const struct adversary *a, unsigned but_of, uint64_t from, uint64_t bytes)
+{
+	for (const struct store_pending *s = a->store; s; s = s->next)
+		if (s->thread != but_of && s->offset < from + bytes && from < s->offset + s->bytes)
+			return true;
+	return false;
+}
+
+static bool slot_is_free(const struct adversary *a, uint64_t f)
+{
+	uint64_t check;
+	memcpy(&check, a->durable->media->base + a->geometry.table_offset + f * sizeof(struct slot_disk), 8);
+	return check == slot_free_check(a, f);
+}
+
+static bool super_on_its_way(const struct adversary *a)
+{
+	for (const struct write_pending *w = a->write; w; w = w->next)
+		if (w->block == 0 || w->block == a->backing->blocks - 1)
+			return true;
+	return false;
+}
+
+// A record is stored in one piece, or in two if it goes round the end of its ring.
+static const char *record_relies(const struct adversary *a, bool follows, uint64_t offset, uint64_t bytes)
+{
+	const struct tier_geometry *g = &a->geometry;
+	uint64_t at = offset - TIER_RINGS_OFFSET, ring = at / g->ring_bytes, room = g->ring_bytes;
+	if (ring >= g->rings) {
+		ring = g->rings;
+		room = g->item_ring_bytes;
+	}
+	at -= ring * g->ring_bytes;
+	if (follows && at)
+		return "a record before the last one is drained";
+	uint64_t tail = word_in(a->media, WORD_RING_TAIL + (unsigned)ring), durable = word_in(a->durable->media, WORD_RING_TAIL + (unsigned)ring);
+	uint64_t head = tail + (at + room - tail % room) % room;
+	return head + bytes > durable + room ? "a ring's space is used again before the tail behind it is durable" : NULL;
+}
+
+static uint64_t frame_offset(const struct adversary *a, uint64_t f)
+{
+	return a->geometry.frames_offset + f * PAGE_BYTES;
+}
+
+static uint64_t slot_offset(const struct adversary *a, uint64_t f)
+{
+	return a->geometry.table_offset + f * sizeof(struct slot_disk);
+}
+
+// What the thread is about to store to that region relies on something that it has not drained.
+static const char *store_relies(const struct adversary *a, const struct thread *t, unsigned region, uint64_t offset, uint64_t bytes)
+{
+	unsigned self = (unsigned)(t - a->thread);
+	uint64_t frame = (offset - a->geometry.frames_offset) / PAGE_BYTES;
+	uint64_t slot = (offset - a->geometry.table_offset) / sizeof(struct slot_disk);
+	switch (region) {
+	case REGION_FRAME:
+		if (!slot_is_free(a, frame))
+			return "a frame is used again before its slot is durably free";
+		return on_its_way(a, self, frame_offset(a, frame), PAGE_BYTES) ? "a frame is used again before what it held was drained" : NULL;
+	case REGION_LANE_RING:
+		if (t->stored & REGION_FRAME)
+			return "a record before its frames are drained";
+		return record_relies(a, t->stored & REGION_LANE_RING, offset, bytes);
+	case REGION_ITEM_RING:
+		return record_relies(a, t->stored & REGION_ITEM_RING, offset, bytes);
+	case REGION_SLOT_GOOD:
+		if (on_its_way(a, ANY_THREAD, frame_offset(a, slot), PAGE_BYTES))
+			return "a slot before the frame's content is drained";
+		return on_its_way(a, ANY_THREAD, slot_offset(a, slot), sizeof(struct slot_disk)) ? "the state of a slot before its body is drained" : NULL;
+	case REGION_TAILS:
+		return t->stored & (REGION_SLOT_GOOD | REGION_SLOT_FREE | REGION_ITEM_RING) ? "T or a tail before slots and items are drained" : NULL;
+	case REGION_OTHER:
+		return super_on_its_way(a) ? "epoch or state of the tier before the superblocks are durable" : NULL;
+	default:
+		return NULL;
+	}
+}
+
+static uint64_t super_epoch(const struct adversary *a, block_t block)
+{
+	const struct super_disk *s = (const void *)(a->durable->backing + block * PAGE_BYTES);
+	bool written = a->durable->written[block / 8] >> (block % 8) & 1; // else it holds what another image has left
+	return written && super_valid(s, a->backing->blocks) ? s->epoch : 0;
+}
+
+static const char *super_relies(const struct adversary *a, const struct thread *t, block_t block)
+{
+	block_t last = a->backing->blocks - 1;
+	if (super_epoch(a, block) > super_epoch(a, last - block))
+		return "the superblock in force is written over";
+	if (t->stored & (REGION_OTHER | REGION_START | REGION_BASE | REGION_TAILS))
+		return "a superblock before the words of the tier are drained";
+	for (const struct write_pending *w = a->write; w && !a->failed; w = w->next)
+		if (!w->fua)
+			return "a superblock before the blocks are flushed";
+	return super_on_its_way(a) ? "a superblock before the other one is durable" : NULL;
+}
+
+static void note_disorder(struct adversary *a, const char *text)
+{
+	bool intended = false;
+	for (int o = 0; o < ORDERS; o++)
+		intended |= a->broken[o];
+	if (!a->disorder && !intended)
+		a->disorder = text;
+}
+
+const char *adversary_disorder(const struct adversary *a)
+{
+	return a->disorder;
+}
+
+bool adversary_drained(const struct adversary *a)
+{
+	return !a->store;
 }
 
 static void note_event(struct adversary *a, enum event event)
@@ -217,7 +350,9 @@ static void on_store(void *arg, uint64_t offset, const void *src, size_t bytes)
 	pthread_mutex_lock(&a->lock);
 	struct thread *t = arrive(a);
 	a->changes++;
-	t->stored |= region_of(a, offset, src, bytes);
+	unsigned region = region_of(a, offset, src, bytes);
+	note_disorder(a, store_relies(a, t, region, offset, bytes));
+	t->stored |= region;
 	struct store_pending *s = malloc(sizeof *s + bytes);
 	assert(s);
 	s->next = NULL;
@@ -270,9 +405,12 @@ static int on_write(struct adversary *a, struct thread *t, char kind, block_t bl
 {
 	if (a->fail_writes && kind == 'w') {
 		a->fail_writes--;
+		a->failed = true;
 		return -EIO;
 	}
 	bool fua = kind == 'W';
+	if (block == 0 || block == a->backing->blocks - 1)
+		note_disorder(a, super_relies(a, t, block));
 	if (fua && a->broken[ORDER_FUA]) {
 		a->breaks++;
 		fua = false;
@@ -287,6 +425,7 @@ static int on_flush(struct adversary *a, struct thread *t)
 {
 	if (a->fail_flushes) {
 		a->fail_flushes--;
+		a->failed = true;
 		return -EIO;
 	}
 	if (a->broken[ORDER_FLUSH]) {

@@ -33,6 +33,7 @@ struct image *image_copy(const struct image *i);
 // Hands the tier's media on, which its user closes, and opens the backing.
 int image_open(struct image *i, bool read_only, struct media **ret_media, struct backing **ret_backing);
 void image_blank_tier(struct image *i);
+int image_age_tier(struct image *i, uint64_t epoch); // not 0: it is no tier in use
 // The better superblock, or NULL.
 const struct super_disk *image_super(const struct image *i);
 // As fsck does: the store, and by `check` what is above it, read-only; the image stays as it is. `then`
@@ -80,6 +81,10 @@ uint64_t adversary_events(const struct adversary *a);
 uint64_t adversary_writes(const struct adversary *a); // stores, writes and flushes: 0 of a reader
 // The next `count` w writes (flushes, if kind is f) fail with -EIO.
 void adversary_fail(struct adversary *a, char kind, unsigned count);
+
+// The first order that was broken, seen without a crash; NULL: none. Not if one is broken on purpose.
+const char *adversary_disorder(const struct adversary *a);
+bool adversary_drained(const struct adversary *a); // no store is on its way
 
 enum crash_kind {
 	CRASH_POWER, // what is on its way arrives or not, by the seed

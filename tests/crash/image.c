@@ -163,6 +163,18 @@ void image_blank_tier(struct image *i)
 	memset(i->media->base, 0, i->media->size_bytes);
 }
 
+int image_age_tier(struct image *i, uint64_t epoch)
+{
+	struct tier_geometry g;
+	uint8_t fsid[16];
+	uint64_t state;
+	if (tier_probe(i->media, &g, fsid) != TIER_FOUND_GOOD || tier_word_load(i->media, WORD_STATE, &state) || state != TIER_IN_USE)
+		return 1;
+	tier_word_store(i->media, WORD_EPOCH, epoch);
+	media_drain(i->media);
+	return 0;
+}
+
 const struct super_disk *image_super(const struct image *i)
 {
 	uint64_t blocks = i->backing_bytes / PAGE_BYTES;

@@ -266,7 +266,10 @@ static void crash_once(struct world *parent, uint64_t event, uint64_t seed)
 	snprintf(w->how, sizeof w->how, "%s%s (%s)", kind == CRASH_KILL ? "killed" : "power cut", lose ? ", tier lost" : "",
 		 kind == CRASH_KILL ? "all" : crash_policy(policy_seed, policy));
 	if (lose) {
-		image_blank_tier(i);
+		// Missing, or a copy of it from before.
+		if (!super || super->state != SUPER_ATTACHED || super->epoch < 3 || rng_below(&rng, 2) ||
+		    image_age_tier(i, super->epoch - 2))
+			image_blank_tier(i);
 		cut = super ? super->cut : 0;
 		tally.lost_tier++;
 	}
@@ -309,6 +312,8 @@ static bool crash_now(const struct world *w, enum event event, uint64_t number)
 static void crash_here(void *arg, enum event event, uint64_t number)
 {
 	struct world *w = arg;
+	if (!tally.failed && adversary_disorder(w->adversary))
+		note_failure(w, "order", adversary_disorder(w->adversary));
 	if (!w->armed || tally.failed || tally.states >= w->settings->states_max || !crash_now(w, event, number))
 		return;
 	uint64_t rng = hash_mix(w->settings->seed, number * 31 + w->depth);
@@ -398,6 +403,8 @@ void world_run(const struct settings *settings)
 		}
 		// The next life is of what is durable now.
 		adversary_lock(w->adversary);
+		if (!r && w->settings->broken < 0 && !adversary_drained(w->adversary))
+			note_failure(w, "closing", "it is closed, and a store of it may still be lost");
 		next = adversary_crash(w->adversary, CRASH_KILL, 0);
 		adversary_unlock(w->adversary);
 		if (!r && rng_below(&w->rng, 2))
