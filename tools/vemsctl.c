@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// vemsctl: asks a mounted vemsfuse for its counters, or for an epoch, by ioctl on its root directory.
+// vemsctl: asks a mounted vemsfuse for its counters, an epoch or a scrub, by ioctl on its root directory.
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <json-c/json.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 #include "log.h"
 #include "vems/stats.h"
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DAMAGE = 3 };
 enum { OPT_JSON = 256, OPT_VERSION };
 
 static const struct option long_options[] = {
@@ -26,12 +28,15 @@ static const struct option long_options[] = {
 static const char help_text[] =
 "Usage: vemsctl stats [--json] MOUNTPOINT\n"
 "       vemsctl sync MOUNTPOINT\n"
+"       vemsctl scrub MOUNTPOINT\n"
 "\n"
 "Looks at, or acts on, a mounted vemsfuse. For root and for whoever has mounted it.\n"
 "\n"
 "  stats       what the tier did since the mount, and what is in it\n"
 "    --json    every counter by its name, as one flat object\n"
 "  sync        returns once the backing alone, without the tier, holds all that was written before\n"
+"  scrub       verifies every checksum of tier and backing, in the background of other work, and heals\n"
+"              what it can; each error has a line in the log. Ctrl-C ends it\n"
 "  -h, --help  this text\n"
 "  --version   the version\n"
 "\n"
@@ -40,7 +45,8 @@ static const char help_text[] =
 "  vemsctl stats --json /mnt | jq .read_hits\n"
 "  vemsctl sync /mnt && echo 'the tier may be taken away'\n"
 "\n"
-"Exit status: 0; 1 if it failed, with the reason on stderr; 2 if the command line is wrong.\n";
+"Exit status: 0; 1 if it failed or was stopped, with the reason on stderr; 2 if the command line is\n"
+"wrong; 3 if scrub found damage that it could not heal.\n";
 
 struct request {
 	bool json;
@@ -115,7 +121,7 @@ static void print_heading(const char *counter)
 		{ "frames_total", "Tier" }, { "epochs", "Epochs" },
 		{ "log_bytes", "Log and overlay" }, { "commits", "Operations" },
 		{ "blocks_total", "Space" }, { "recovery_ms", "State" },
-		{ "transport", "Requests" },
+		{ "transport", "Requests" }, { "scrub_state", "Last scrub" },
 	};
 
 	for (size_t i = 0; i < sizeof headings / sizeof *headings; i++)
@@ -202,10 +208,76 @@ static int sync_mount(const struct request *request, int fd)
 	return ioctl(fd, VEMS_IOC_SYNC) ? explain(request->mountpoint, errno) : EXIT_OK;
 }
 
+// ---- scrub ------------------------------------------------------------------------------------
+
+#define QUIET_MS 2000u // no progress before
+#define LOOK_MS 100u
+
+static volatile sig_atomic_t stopped;
+
+static void on_stop(int signal)
+{
+	stopped = signal;
+}
+
+static void show_progress(const struct vems_stats *s)
+{
+	unsigned long long done = s->scrub_checked < s->scrub_total ? s->scrub_checked : s->scrub_total;
+
+	fprintf(stderr, "\rscrub: %3.0f %%, %llu errors ", s->scrub_total ? 100.0 * (double)done / (double)s->scrub_total : 0,
+		(unsigned long long)s->scrub_errors);
+}
+
+// Until it has ended; a signal ends it.
+static int follow_scrub(int fd, struct vems_stats *ret_stats)
+{
+	const struct timespec look = { .tv_nsec = LOOK_MS * 1000000 };
+	bool shown = false;
+	int r;
+
+	for (unsigned ms = 0; !(r = ioctl(fd, VEMS_IOC_STATS, ret_stats)) && ret_stats->scrub_state == 1; ms += LOOK_MS) {
+		if (stopped)
+			ioctl(fd, VEMS_IOC_SCRUB_STOP);
+		else
+			nanosleep(&look, NULL);
+		if (ms >= QUIET_MS && isatty(STDERR_FILENO)) {
+			show_progress(ret_stats);
+			shown = true;
+		}
+	}
+	if (shown)
+		fputc('\n', stderr);
+	return r;
+}
+
+static int scrub(const struct request *request, int fd)
+{
+	struct sigaction stop = { .sa_handler = on_stop };
+	struct vems_stats s;
+
+	sigaction(SIGINT, &stop, NULL);
+	sigaction(SIGTERM, &stop, NULL);
+	if (ioctl(fd, VEMS_IOC_SCRUB)) {
+		if (errno != EBUSY)
+			return explain(request->mountpoint, errno);
+		log_error("%s: a scrub is under way", request->mountpoint);
+		return EXIT_FAILED;
+	}
+	if (follow_scrub(fd, &s))
+		return explain(request->mountpoint, errno);
+	printf("%llu blocks checked, %llu errors, %llu healed\n", (unsigned long long)s.scrub_checked,
+	       (unsigned long long)s.scrub_errors, (unsigned long long)s.scrub_healed);
+	if (s.scrub_state != 2) {
+		log_error("%s: the scrub was stopped before its end", request->mountpoint);
+		return EXIT_FAILED;
+	}
+	return s.scrub_errors > s.scrub_healed ? EXIT_DAMAGE : EXIT_OK;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(const struct request *request, int fd);
-} commands[] = { { "stats", stats }, { "sync", sync_mount } };
+} commands[] = { { "stats", stats }, { "sync", sync_mount }, { "scrub", scrub } };
 #define COMMANDS (sizeof commands / sizeof *commands)
 
 __attribute__((format(printf, 1, 2))) static int wrong(const char *format, ...)
@@ -244,7 +316,7 @@ static int parse(int argc, char **argv, struct request *ret_request)
 		}
 	}
 	if (argc - optind < 1)
-		return wrong("a command is missing: stats or sync");
+		return wrong("a command is missing: stats, sync or scrub");
 	if (argc - optind < 2)
 		return wrong("MOUNTPOINT is missing");
 	if (argc - optind > 2)

@@ -22,6 +22,15 @@ int store_sync(struct store *store)
 	return 0;
 }
 
+int store_scrub(struct store *store)
+{
+	return 0;
+}
+
+void store_scrub_stop(struct store *store)
+{
+}
+
 void store_stats(struct store *store, struct vems_stats *ret_stats)
 {
 	memset(ret_stats, 0, sizeof *ret_stats);

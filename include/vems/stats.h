@@ -48,7 +48,13 @@
 	X(transport, "", "0: requests come by /dev/fuse; 1: by io_uring")                   \
 	X(transport_reason, "", "why so, as the summary says")                              \
 	X(requests_parked, "requests", "by io_uring that waited in another thread")         \
-	X(queue_full, "times", "all entries of a core's queue were in use")
+	X(queue_full, "times", "all entries of a core's queue were in use")                 \
+	X(scrub_state, "", "0: none since the mount; 1: under way; 2: done; 3: stopped")    \
+	X(scrub_end, "s", "since 1970, when the last one ended")                            \
+	X(scrub_checked, "blocks", "that it has looked at, in tier and backing")            \
+	X(scrub_total, "blocks", "that there were, about")                                  \
+	X(scrub_errors, "", "that it found, each with a line in the log")                   \
+	X(scrub_healed, "", "of them: the data is right again")
 
 struct vems_stats {
 #define X(name, unit, text) uint64_t name;
@@ -76,5 +82,7 @@ enum vems_transport_reason {
 // ioctl on the mount's root directory; the mount's owner and root only.
 #define VEMS_IOC_STATS _IOR('V', 1, struct vems_stats)
 #define VEMS_IOC_SYNC _IO('V', 2)
+#define VEMS_IOC_SCRUB _IO('V', 3)      // starts one; EBUSY: one is under way. How it goes is in the counters
+#define VEMS_IOC_SCRUB_STOP _IO('V', 4) // returns when it has
 
 #endif

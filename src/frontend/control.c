@@ -150,6 +150,16 @@ static bool serve_flags(fuse_req_t req, fuse_ino_t ino, unsigned command, const 
 	return true;
 }
 
+static int act(struct store *store, unsigned command)
+{
+	if (command == VEMS_IOC_SYNC)
+		return store_sync(store);
+	if (command == VEMS_IOC_SCRUB)
+		return store_scrub(store);
+	store_scrub_stop(store);
+	return 0;
+}
+
 // ---- ours: none of these runs in a lane, so they answer while every operation waits
 
 void serve_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *arg, struct fuse_file_info *fi,
@@ -157,7 +167,8 @@ void serve_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *arg, st
 {
 	struct frontend *f = request_frontend(req);
 	uid_t uid = fuse_req_ctx(req)->uid;
-	bool known = command == VEMS_IOC_STATS || command == VEMS_IOC_SYNC;
+	bool known = command == VEMS_IOC_STATS || command == VEMS_IOC_SYNC || command == VEMS_IOC_SCRUB ||
+		     command == VEMS_IOC_SCRUB_STOP;
 	int r;
 
 	if (serve_flags(req, ino, command, in, in_bytes))
@@ -169,7 +180,7 @@ void serve_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *arg, st
 	} else if (command == VEMS_IOC_STATS) {
 		reply_stats(req, f, out_bytes);
 	} else if (!request_defer(worker_self, req)) {
-		r = store_sync(f->store);
+		r = act(f->store, command);
 		if (r)
 			fuse_reply_err(req, -r);
 		else

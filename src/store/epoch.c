@@ -685,6 +685,14 @@ static void *epoch_main(void *arg)
 	due = deadline_in_ms(s->config.interval_ms);
 	pthread_mutex_lock(&s->epoch_lock);
 	while (!s->epoch_stop) {
+		if (s->roots_wanted) {
+			pthread_mutex_unlock(&s->epoch_lock);
+			scrub_roots(s);
+			pthread_mutex_lock(&s->epoch_lock);
+			s->roots_wanted = false;
+			pthread_cond_broadcast(&s->epoch_done);
+			continue;
+		}
 		if (s->attempts_wanted <= s->attempts_started &&
 		    pthread_cond_timedwait(&s->epoch_cond, &s->epoch_lock, &due) != ETIMEDOUT)
 			continue;

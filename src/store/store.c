@@ -22,6 +22,7 @@ static void locks_init(struct store *s)
 	pthread_mutex_init(&s->epoch_lock, NULL);
 	pthread_mutex_init(&s->drops.lock, NULL);
 	pthread_mutex_init(&s->poison_lock, NULL);
+	pthread_mutex_init(&s->scrub_lock, NULL);
 	pthread_cond_init(&s->wait_cond, &monotonic);
 	pthread_cond_init(&s->chores_cond, &monotonic);
 	pthread_cond_init(&s->chores_done, &monotonic);
@@ -201,6 +202,7 @@ static int mark_clean(struct store *s)
 int store_close(struct store *s)
 {
 	int r = 0;
+	store_scrub_stop(s);
 	if (!s->read_only) {
 		r = epoch_last(s);
 		chores_stop(s);
@@ -218,6 +220,7 @@ int store_close(struct store *s)
 
 void store_abandon(struct store *s)
 {
+	store_scrub_stop(s);
 	epoch_stop_thread(s);
 	chores_stop(s);
 	store_free(s);
@@ -326,4 +329,5 @@ void store_stats(struct store *s, struct vems_stats *st)
 	st->blocks_free = space.free;
 	st->recovery_ms = s->recovery_ms;
 	st->degraded = (uint64_t)atomic_load(&s->degraded);
+	scrub_stats(s, st);
 }

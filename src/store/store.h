@@ -54,6 +54,10 @@ bool store_is_persistent(const struct store *store);
 // The backing alone holds everything committed before the call. Blocks; no operation of this
 // thread may be running. -EIO, -EROFS.
 int store_sync(struct store *store);
+// Verifies every checksum of tier and backing, in the background and a quarter of the time at most. Its
+// progress and result are in store_stats(). -EBUSY: one is under way.
+int store_scrub(struct store *store);
+void store_scrub_stop(struct store *store); // returns when none is
 void store_stats(struct store *store, struct vems_stats *ret_stats);
 
 struct store_space { // in blocks

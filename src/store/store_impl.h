@@ -218,6 +218,11 @@ struct store {
 	_Atomic uint64_t epoch_failures;
 	_Atomic int degraded;
 
+	pthread_mutex_t scrub_lock;
+	struct scrub *scrub;     // under scrub_lock: has been started and not yet joined
+	_Atomic uint64_t scrub_state, scrub_end_ns, scrub_checked, scrub_total, scrub_errors, scrub_healed;
+	bool roots_wanted;       // under epoch_lock: superblocks and space are to be looked at
+
 	_Atomic uint64_t count[COUNTERS]; // of lanes that are gone
 	_Atomic uint64_t evicted, written_back, dropped;
 	uint64_t recovery_ms;
@@ -398,6 +403,11 @@ int epoch_last(struct store *s); // everything is on the backing; or an error, a
 int super_write_both(struct store *s, struct super_disk *next); // retried until it is there
 void wake_waiters(struct store *s);
 uint64_t dirty_limit(struct store *s); // frames
+
+// ---- scrub.c -------------------------------------------------------------------------------------
+
+void scrub_roots(struct store *s); // by the epoch thread, between epochs
+void scrub_stats(struct store *s, struct vems_stats *ret_stats);
 
 // ---- badblock.c: the epoch thread's ------------------------------------------------------------
 

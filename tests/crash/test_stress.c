@@ -412,6 +412,18 @@ static void check_backing_alone(struct worker *worker, unsigned threads, struct 
 	store_abandon(store);
 }
 
+// One scrub after the other; nothing is damaged.
+static void scrub_again(void)
+{
+	struct vems_stats st;
+	store_stats(store, &st);
+	if (st.scrub_errors)
+		fail("a scrub", "has found damage where there is none");
+	int r = store_scrub(store);
+	if (r && r != -EBUSY)
+		fail("a scrub", strerror(-r));
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -453,8 +465,11 @@ int main(int argc, char **argv)
 	for (unsigned n = 0; n < threads; n++)
 		if (pthread_create(&worker[n].thread, NULL, work, &worker[n]))
 			return 99;
-	for (unsigned n = 0; n < 10 * seconds && !stop; n++)
+	for (unsigned n = 0; n < 10 * seconds && !stop; n++) {
+		scrub_again();
 		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
+	}
+	store_scrub_stop(store);
 	stop = true;
 	for (unsigned n = 0; n < threads; n++)
 		pthread_join(worker[n].thread, NULL);

@@ -54,7 +54,7 @@ if [ "$(id -u)" = 0 ]; then
 	mount_fs -o allow_other
 	chmod 755 "$MNT"
 	as_nobody ls "$MNT" >/dev/null || fail "allow_other does not let others in"
-	for command in stats sync; do
+	for command in stats sync scrub; do
 		! as_nobody "$VEMSCTL" "$command" "$MNT" >/dev/null 2>&1 || fail "another user may $command"
 	done
 fi

@@ -3,7 +3,6 @@
 # Pages of the tier's memory fail under the mount, as a machine check on real persistent memory has it: SIGBUS
 # to who touches them, EFAULT to the kernel.
 . "$(dirname "$0")/lib.sh"
-need_root "use userfaultfd on shared memory"
 [ -f "${VEMS_POISONER-}" ] || fail "\$VEMS_POISONER is not built"
 
 # shellcheck disable=SC2120

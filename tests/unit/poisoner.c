@@ -25,7 +25,7 @@ static int watch(const struct uffdio_range *range)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_POISON | UFFD_FEATURE_WP_HUGETLBFS_SHMEM };
 	struct uffdio_register reg = { .range = *range, .mode = UFFDIO_REGISTER_MODE_WP };
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 
 	if (fd < 0)
 		return -1;
