@@ -115,11 +115,12 @@ void serve_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode,
 	else
 		r = make(w, req, op, dir, name, mode, 0, NULL, &attr);
 
-	if (!r)
-		r = fs_opened(w->frontend->fs, attr.st_ino); // if that fails the file is there, but not open
 	if (r) {
 		fuse_reply_err(req, -r);
 	} else {
+		// Too late for an error: the file is there, and the kernel would go on knowing that it is not. Without memory
+		// for the count it is dropped, once unlinked, when the kernel forgets it, which is after its last use.
+		(void)fs_opened(w->frontend->fs, attr.st_ino);
 		file_info_set(fi);
 		entry = entry_of(&attr);
 		// Nobody waits: there is no file to be released.

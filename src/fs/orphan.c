@@ -15,7 +15,8 @@
 //    dropped, for want of memory or of the backing, goes there again, and is tried after a while.
 // 3. The kernel says "forgotten" only after the reply to the unlink, thus after orphan_add().
 //    An orphan by birth (O_TMPFILE) may be given a name as long as it is open: orphan_remove().
-// 4. Without memory for a count, an open fails. Without memory for an orphan, it waits for the next mount.
+// 4. Without memory for a count, an open fails, unless it has made the file. Without memory for an orphan, it
+//    waits for the next mount.
 #include <stdlib.h>
 #include "clock.h"
 #include "fs_impl.h"
