@@ -176,28 +176,31 @@ failed_flush() {
 	end
 }
 
-gone_for_good() {
-	step "the disk is gone for good: the unmount ends and says so"
+# Until the unmount, which ends and says so. All of the disk, or superblock A alone: then each epoch
+# comes as far as that.
+fails_for_good() { # COMMAND OF THE DISK
+	step "the disk fails for good ($1): the unmount ends and says so"
 	start --io-timeout=2
 	unmount_fs
+	rm -f "$DIR/status"
 	(try_mount --io-timeout=2 -f || echo "$?" >"$DIR/status") &
 	until_true 20 is_mounted || fail "not mounted"
 	PID=$(daemon_pid)
 	warm
 	hits 0
-	disk gone
-	hits 3
+	disk "$1"
+	hits 1
 	dd if="$DIR/more" of="$MNT/new" bs=1M count=2 status=none
 	eio sync_fs
 	until_true 20 is degraded 1 || fail "not degraded, 20 s after a time-out of 2 s"
+	hits 2
+	eio dd if="$DIR/more" of="$MNT/refused" bs=1M count=1
 	unmount_fs
 	wait "$!"
 	[ -s "$DIR/status" ] || fail "vemsfuse ends with 0 though not everything was written"
 	said 'not everything could be written back.*in the tier'
-	if try_mount; then fail "mounted a disk that is gone"; fi
-	said 'Input/output error'
-	! is_mounted || fail "refused, but mounted"
-
+}
+repaired() {
 	step "... and back after a repair: everything is there"
 	disk good
 	fsck_fs
@@ -205,8 +208,20 @@ gone_for_good() {
 	same "$DIR/hot" "$MNT/hot"
 	same_large "$DIR/cold" "$MNT/cold"
 	same "$MNT/new" <(head -c 2M "$DIR/more")
-	check_hits 3
+	check_hits 1
+	check_hits 2
 	end
+}
+gone_for_good() {
+	fails_for_good gone
+	if try_mount; then fail "mounted a disk that is gone"; fi
+	said 'Input/output error'
+	! is_mounted || fail "refused, but mounted"
+	repaired
+}
+no_superblock() {
+	fails_for_good "range 0 1"
+	repaired
 }
 
 # Nanoseconds: the median of reads and of writes that hit.
@@ -392,6 +407,7 @@ for kind in read-error write-error flush-error; do some_fail "$kind"; done
 bad_range
 failed_flush
 gone_for_good
+no_superblock
 latency
 no_hit_waits
 for how in gone hang "delay 100"; do full_tier "$how"; done

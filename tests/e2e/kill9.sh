@@ -102,6 +102,7 @@ check() {
 
 # The pair as the last round left it goes on; now and then most of it is deleted.
 begin_anew() {
+	local i
 	rm -rf "$MNT/files" "$MNT/dirs" "$DIR"/acked-*
 	mkdir "$MNT/files" "$MNT/dirs"
 	: >"$DIR/acked-files"
