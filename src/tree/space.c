@@ -10,7 +10,7 @@
 //  2. avail of a child = free in busy below it; the avail of a table's children add up to that of the
 //     table. A part that cannot be read has avail 0 and is on the list `lost` (one that is damaged for
 //     good, others until the next epoch): it is passed over, and what would be released below it
-//     stays taken.
+//     stays taken. Where the device reads nothing at all, no part is lost: the epoch fails.
 //  3. The slot in force is never written: space_write() writes the other one. Entries change in
 //     memory in space_write() alone, on the way up, when a child has been written.
 //  4. Whatever is loaded was verified: checksum, fixed blocks taken, counts equal to the content.
@@ -167,7 +167,7 @@ static int write_group(struct space *s, uint64_t index, size_t *i)
 	if (g == NULL) {
 		g = &s->scratch;
 		r = group_load(s, index, &s->scratch);
-		if (r < 0 && r != -ENOMEM) {
+		if (r < 0 && !fails_epoch(s, r)) {
 			skip_releases(s, index, i);
 			return 0;
 		}
@@ -307,7 +307,7 @@ static void reset(struct space *s)
 	s->next = s->root;
 	s->releases = 0;
 	s->taken = NULL;
-	s->no_free_group = false;
+	s->no_free_group = s->no_reads = false;
 	s->write_error = 0;
 	uint64_t all = part_entry_free(s, s->layout.levels, 0, &s->root.entry);
 	s->avail = part_is_lost(s, s->layout.levels, 0) ? 0 : all;

@@ -4,6 +4,7 @@
 #ifndef TREE_SPACE_IMPL_H
 #define TREE_SPACE_IMPL_H
 
+#include <errno.h>
 #include "space.h"
 #include "space_layout.h"
 
@@ -65,6 +66,7 @@ struct space {
 	struct lost *lost;
 	size_t losts;
 	int lost_error;
+	bool no_reads; // the device reads nothing: the epoch cannot succeed
 	unsigned in_flight;
 	int write_error;
 	struct cached *cache;
@@ -91,6 +93,8 @@ bool part_entry_valid(const struct space *s, unsigned level, uint64_t index, con
 uint64_t part_sum(const struct space *s, unsigned level, uint64_t index, const void *data);
 // The content of a part as that entry names it, verified. -EIO, -EUCLEAN (reported), ...
 int part_read(struct space *s, unsigned level, uint64_t index, const struct space_entry_disk *e, void *ret_data);
+// Not an error of one part, which is passed over: the epoch fails, and nothing is given up for it.
+static inline bool fails_epoch(const struct space *s, int r) { return r == -ENOMEM || (r < 0 && s->no_reads); }
 void part_cache(struct space *s, unsigned level, uint64_t index, uint64_t sum, const void *data);
 
 // In memory. part_entry() and part_avail*() need the tables above to be there: part_load_path().

@@ -110,6 +110,18 @@ void part_cache(struct space *s, unsigned level, uint64_t index, uint64_t sum, c
 	memcpy(c->data, data, PAGE_BYTES);
 }
 
+// Passing over a bitmap costs the blocks that are released in it. So a passing error is asked again, and a
+// device that cannot read a superblock either is at fault itself.
+static int read_block(struct space *s, block_t block)
+{
+	int r = ioq_read(s->queue, block, s->page, 1);
+	if (r == 0 || ioq_read(s->queue, block, s->page, 1) == 0)
+		return 0;
+	log_error("space: block %" PRIu64 " cannot be read: %s", block, strerror(-r));
+	s->no_reads = ioq_read(s->queue, 0, s->page, 1) && ioq_read(s->queue, s->layout.blocks - 1, s->page, 1);
+	return r;
+}
+
 // The content of a part as that entry names it.
 int part_read(struct space *s, unsigned level, uint64_t index, const struct space_entry_disk *e, void *ret_data)
 {
@@ -126,11 +138,9 @@ int part_read(struct space *s, unsigned level, uint64_t index, const struct spac
 		return 0;
 	}
 	block_t block = space_slot(level, index, (e->word & SPACE_SLOT) != 0);
-	int r = ioq_read(s->queue, block, s->page, 1);
-	if (r < 0) {
-		log_error("space: block %" PRIu64 " cannot be read: %s", block, strerror(-r));
+	int r = read_block(s, block);
+	if (r < 0)
 		return r;
-	}
 	uint64_t sum = part_sum(s, level, index, s->page), free = e->word & SPACE_FREE_MASK;
 	if (sum != e->sum) {
 		log_error("space: block %" PRIu64 ": checksum expected %016" PRIx64 ", found %016" PRIx64, block, e->sum, sum);
@@ -256,7 +266,7 @@ static int table_load(struct space *s, unsigned level, uint64_t index)
 	}
 	if (r < 0) {
 		free(t);
-		return r == -ENOMEM ? r : lose(s, level, index, r);
+		return fails_epoch(s, r) ? r : lose(s, level, index, r);
 	}
 	part_insert(s, &t->part);
 	uint64_t avail = table_init(s, t);
@@ -300,7 +310,7 @@ int group_load(struct space *s, uint64_t index, struct group *g)
 	if (s->taken != NULL)
 		group_add_taken(s, g, r);
 	else if (r < 0)
-		return lose(s, 0, index, r);
+		return fails_epoch(s, r) ? r : lose(s, 0, index, r);
 	memcpy(g->busy, g->force, sizeof g->busy);
 	return 0;
 }

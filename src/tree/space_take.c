@@ -34,7 +34,7 @@ static int descend(struct space *s, enum wanted wanted, uint64_t *group, unsigne
 		uint64_t index = *group / space_span(level);
 		unsigned first = *group / space_span(level - 1) % SPACE_FANOUT, i = first;
 		int r = part_load_path(s, level - 1, index * SPACE_FANOUT);
-		if (r == -ENOMEM)
+		if (fails_epoch(s, r))
 			return r;
 		struct table *t = (struct table *)part_find(s, level, index);
 		++*visits;
@@ -105,7 +105,7 @@ static int take_at_goal(struct space *s, uint64_t want, block_t goal, struct run
 		return -ENOSPC;
 	int r = group_get(s, index, &g);
 	if (r < 0)
-		return r == -ENOMEM ? r : -ENOSPC;
+		return fails_epoch(s, r) ? r : -ENOSPC;
 	uint64_t stop = bit + want < SPACE_GROUP_BLOCKS ? bit + want : SPACE_GROUP_BLOCKS;
 	unsigned end = bits_find(g->busy, bit, (unsigned)stop, true);
 	if (end == bit)
@@ -129,7 +129,7 @@ static int take_long(struct space *s, uint64_t want, struct run *ret_run)
 			s->large.bit = 0;
 		}
 		int r = group_get(s, s->large.group, &g);
-		if (r == -ENOMEM)
+		if (fails_epoch(s, r))
 			return r;
 		unsigned bit = 0, count = 0;
 		if (r == 0)
@@ -165,7 +165,7 @@ static int take_short(struct space *s, uint64_t want, struct run *ret_run)
 			return r;
 		s->small.valid = true;
 		r = group_get(s, s->small.group, &g);
-		if (r == -ENOMEM)
+		if (fails_epoch(s, r))
 			return r;
 		if (r < 0)
 			continue; // its avail is 0 now

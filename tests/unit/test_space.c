@@ -24,9 +24,14 @@ static struct space *space;
 static struct space_root root;
 static uint64_t blocks;
 static block_t unreadable; // 0: none
+static unsigned read_errors; // so many reads to come
 
 static int watch(void *arg, char kind, block_t block, const struct iovec *iov, int iovcnt)
 {
+	if (kind == 'r' && read_errors) {
+		read_errors--;
+		return -EIO;
+	}
 	return kind == 'r' && unreadable != 0 && block == unreadable ? -EIO : 0;
 }
 
@@ -466,6 +471,41 @@ static void unreadable_bitmap_is_passed_over(void **state)
 	close_device();
 }
 
+// No block stays taken for it: one error is asked again, and of a device that reads nothing nothing is
+// believed.
+static void passing_errors_cost_no_block(void **state)
+{
+	static const unsigned errors[] = { 1, UINT32_MAX };
+	block_t block;
+	uint64_t count, before;
+	open_device(3 * (uint64_t)G);
+	before = space_free_blocks(space);
+	for (unsigned i = 0; i < 2; i++) {
+		space_begin(space);
+		assert_int_equal(space_take(space, 10, 1000, &block, &count), 0);
+		commit();
+		reload();
+		space_begin(space);
+		assert_int_equal(space_release(space, 1000, 10), 0);
+		read_errors = errors[i];
+		if (i == 0) {
+			commit();
+		} else {
+			assert_int_equal(space_write(space, &root), -EIO);
+			space_abandon(space);
+			space_begin(space);
+			assert_int_equal(space_take(space, 10, 0, &block, &count), -EIO);
+			space_abandon(space);
+			read_errors = 0;
+			space_begin(space);
+			assert_int_equal(space_release(space, 1000, 10), 0);
+			commit();
+		}
+		assert_int_equal(space_free_blocks(space), before);
+	}
+	close_device();
+}
+
 static void damaged_and_misplaced_parts_are_found(void **state)
 {
 	block_t block;
@@ -516,6 +556,7 @@ int main(void)
 		cmocka_unit_test(all_space_can_be_taken),
 		cmocka_unit_test(wrong_releases_are_refused),
 		cmocka_unit_test(unreadable_bitmap_is_passed_over),
+		cmocka_unit_test(passing_errors_cost_no_block),
 		cmocka_unit_test(damaged_and_misplaced_parts_are_found),
 	};
 	log_quiet(1);
