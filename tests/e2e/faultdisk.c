@@ -6,6 +6,7 @@
 //	read-error [N]       the next N reads fail, or all
 //	write-error [N]      likewise
 //	flush-error [N]      likewise; what was written since the last good flush is lost
+//	nth N                the Nth I/O from now on fails, alone
 //	range BLOCK COUNT    all that touches these blocks of 4 KiB fails
 //	gone                 everything fails
 //	hang                 nothing ends
@@ -43,6 +44,7 @@ static struct {
 	/* all under lock: */
 	uint64_t delay_ms;
 	uint64_t fail[KINDS]; // so many of the next
+	uint64_t nth; // I/Os until one fails; 0: none will
 	uint64_t bad_from, bad_count; // blocks
 	bool gone, hangs, caches;
 	uint8_t **cache; // of each block, what is not on the file yet, or NULL
@@ -54,6 +56,8 @@ static struct {
 static bool strikes(enum kind kind, uint64_t block, uint64_t count)
 {
 	if (disk.gone || (count && block < disk.bad_from + disk.bad_count && disk.bad_from < block + count))
+		return true;
+	if (disk.nth && --disk.nth == 0)
 		return true;
 	if (!disk.fail[kind])
 		return false;
@@ -166,7 +170,7 @@ static int disk_write(const char *data, size_t bytes, uint64_t offset, bool thro
 
 static void all_good(void)
 {
-	disk.delay_ms = disk.bad_count = 0;
+	disk.delay_ms = disk.nth = disk.bad_count = 0;
 	memset(disk.fail, 0, sizeof disk.fail);
 	disk.gone = disk.hangs = false;
 	pthread_cond_broadcast(&disk.changed);
@@ -186,6 +190,8 @@ static int command(const char *line)
 		}
 	if (!strcmp(name, "delay") && found == 2)
 		disk.delay_ms = one;
+	else if (!strcmp(name, "nth") && found == 2)
+		disk.nth = one;
 	else if (!strcmp(name, "range") && found == 3)
 		disk.bad_from = one, disk.bad_count = two;
 	else if (!strcmp(name, "gone"))
@@ -207,11 +213,11 @@ static int print_stat(char *buffer, size_t bytes)
 {
 	return snprintf(buffer, bytes,
 			"reads %llu\nwrites %llu\nflushes %llu\nfailed_reads %llu\nfailed_writes %llu\nfailed_flushes %llu\n"
-			"in_flight %llu\ncached %llu\nlost %llu\n",
+			"in_flight %llu\nuntil_nth %llu\ncached %llu\nlost %llu\n",
 			(unsigned long long)disk.ended[READS], (unsigned long long)disk.ended[WRITES],
 			(unsigned long long)disk.ended[FLUSHES], (unsigned long long)disk.failed[READS],
 			(unsigned long long)disk.failed[WRITES], (unsigned long long)disk.failed[FLUSHES],
-			(unsigned long long)disk.in_flight, (unsigned long long)disk.cached, (unsigned long long)disk.lost);
+			(unsigned long long)disk.in_flight, (unsigned long long)disk.nth, (unsigned long long)disk.cached, (unsigned long long)disk.lost);
 }
 
 // ---- the file system --------------------------------------------------------------------------------

@@ -118,6 +118,62 @@ some_fail() { # KIND
 	end
 }
 
+# One I/O of a workload fails, the first, the second, ... until it has no more: an error with its name or
+# none at all, and the same once more works.
+work() { # NUMBER
+	dd if="$DIR/more" of="$MNT/work" bs=128k count=4 skip="$1" conv=notrunc status=none &&
+		mkdir "$MNT/work$1" && mv "$MNT/work" "$MNT/work$1/file" && sync_fs &&
+		dd if="$MNT/cold" of=/dev/null bs=128k count=8 skip=$(($1 * 8 % 384)) status=none &&
+		mv "$MNT/work$1/file" "$MNT/work" && rmdir "$MNT/work$1"
+}
+put_back() { # NUMBER: what a workload that has failed halfway has left
+	[ ! -e "$MNT/work$1/file" ] || mv "$MNT/work$1/file" "$MNT/work"
+	[ ! -e "$MNT/work$1" ] || rmdir "$MNT/work$1"
+}
+only_eio() { ! grep -v 'Input/output error' "$1" || fail "another error than EIO"; }
+each_io_of_work() {
+	step "each I/O of a workload fails once"
+	start
+	local n came
+	for ((n = 1; ; n++)); do
+		disk nth "$n"
+		work "$n" 2>"$DIR/errors" || only_eio "$DIR/errors"
+		came=$(disk_stat until_nth)
+		disk good
+		put_back "$n"
+		work "$n" || fail "I/O $n has failed once, and it does not work the second time"
+		same "$MNT/work" <(dd if="$DIR/more" bs=128k count=4 skip="$n" status=none)
+		[ "$came" = 0 ] || break
+	done
+	echo "$((n - 1)) I/Os"
+	[ "$n" -gt 10 ] || fail "a workload of so few I/Os shows nothing"
+	same_large "$DIR/cold" "$MNT/cold"
+	end
+}
+each_io_of_mount() {
+	step "each I/O of an unmount and a mount fails once"
+	start
+	local n came
+	for ((n = 1; ; n++)); do
+		dd if="$DIR/more" of="$MNT/work" bs=128k count=4 skip="$n" conv=notrunc status=none
+		disk nth "$n"
+		unmount_fs
+		if ! try_mount; then
+			said 'Input/output error'
+			mount_fs
+		fi
+		PID=$(daemon_pid)
+		came=$(disk_stat until_nth)
+		disk good
+		same "$MNT/work" <(dd if="$DIR/more" bs=128k count=4 skip="$n" status=none)
+		[ "$came" = 0 ] || break
+	done
+	echo "$((n - 1)) I/Os"
+	[ "$n" -gt 10 ] || fail "an unmount and a mount of so few I/Os show nothing"
+	same_large "$DIR/cold" "$MNT/cold"
+	end
+}
+
 bad_range() {
 	step "blocks that refuse to be written or read"
 	start
@@ -404,6 +460,8 @@ PY
 
 errors_for_a_while
 for kind in read-error write-error flush-error; do some_fail "$kind"; done
+each_io_of_work
+each_io_of_mount
 bad_range
 failed_flush
 gone_for_good
