@@ -485,7 +485,7 @@ static bool is_missing(const struct fs_check *c, object_t object)
 {
 	const struct hidden *h = c->hidden.data;
 	size_t low = 0, high = c->hidden.count;
-	if (bsearch(&object, c->missing.data, c->missing.count, sizeof object, id_order))
+	if (c->missing.count && bsearch(&object, c->missing.data, c->missing.count, sizeof object, id_order))
 		return true;
 	while (low < high) {
 		size_t middle = (low + high) / 2;

@@ -170,6 +170,9 @@ static struct view view_now(void)
 	assert_int_equal(open_for(false, &s), 0);
 	assert_int_equal(store_check(s, &check, &nothing), 0);
 	store_close(s);
+	if (!v.seen) // nothing is there
+		v.seen = calloc(1, sizeof *v.seen);
+	assert_non_null(v.seen);
 	qsort(v.seen, v.count, sizeof *v.seen, seen_order);
 	return v;
 }
