@@ -472,7 +472,8 @@ int pair_damaged(struct store *s)
 		if (clean)
 			log_error("%s: the tier is damaged; the backing holds everything: --discard-tier attaches it anew", s->media->path);
 		else
-			log_error("%s: the tier is damaged; --lose-tier mounts the last epoch and loses what was written in the %.0f s since",
+			log_error("%s: the tier is damaged; fsck.vemsfuse -y keeps what can be kept; --lose-tier mounts the last epoch and "
+				  "loses what was written in the %.0f s since",
 				  s->media->path, age_seconds(&s->super));
 		return -EUCLEAN;
 	}
