@@ -146,7 +146,7 @@ each_io_of_work() {
 		[ "$came" = 0 ] || break
 	done
 	echo "$((n - 1)) I/Os"
-	[ "$n" -gt 10 ] || fail "a workload of so few I/Os shows nothing"
+	[ "$n" -gt 5 ] || fail "a workload of so few I/Os shows nothing"
 	same_large "$DIR/cold" "$MNT/cold"
 	end
 }
@@ -169,7 +169,7 @@ each_io_of_mount() {
 		[ "$came" = 0 ] || break
 	done
 	echo "$((n - 1)) I/Os"
-	[ "$n" -gt 10 ] || fail "an unmount and a mount of so few I/Os show nothing"
+	[ "$n" -gt 5 ] || fail "an unmount and a mount of so few I/Os show nothing"
 	same_large "$DIR/cold" "$MNT/cold"
 	end
 }
