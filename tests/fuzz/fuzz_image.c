@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// A pair with some damage, most of it under right checksums, is checked, mounted, walked, written to,
+// A pair with some damage, most of it under right checksums, is checked, repaired, mounted, walked, written to,
 // closed. An input is a few choices, then one damage after the other (enum damage).
 #include <stddef.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 enum choice { CHOOSE_DIRTY = 1, CHOOSE_CHECK = 2, CHOOSE_CHECK_AFTER = 4, CHOOSE_ABANDON = 8, CHOOSE_LOSE_TIER = 16,
 	      CHOOSE_DISCARD_TIER = 32, CHOOSE_UNSEALED_TIER = 64, CHOOSE_UNSEALED_BACKING = 128 };
 enum more { MORE_SEPARATORS = 1, MORE_ONE_SUPER = 2, MORE_NO_COUNTS = 4, MORE_READ_ONLY = 8, MORE_NO_WRITES = 16,
-	    MORE_TWICE = 32 };
+	    MORE_TWICE = 32, MORE_REPAIR = 64, MORE_DROP_DAMAGED = 128 };
 enum damage { DAMAGE_SUPER, DAMAGE_ENTRIES, DAMAGE_NODE, DAMAGE_VALUE, DAMAGE_SPACE, DAMAGE_HEADER, DAMAGE_WORD, DAMAGE_SLOT,
 	      DAMAGE_RECORD, DAMAGE_APPEND, DAMAGE_INSERT, DAMAGE_REMOVE, DAMAGE_FRAME, DAMAGE_BLOCK, DAMAGE_SUPER_B,
 	      DAMAGE_REPEAT, DAMAGES };
@@ -275,6 +275,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 					     .discard_tier = choice & CHOOSE_DISCARD_TIER };
 	if (choice & CHOOSE_CHECK)
 		fuzz_check(p);
+	if (more & MORE_REPAIR)
+		fuzz_repair(p, more & MORE_DROP_DAMAGED);
 	fuzz_use(p, &config, !(more & MORE_NO_WRITES), !(choice & CHOOSE_ABANDON));
 	if (more & MORE_TWICE)
 		fuzz_use(p, &config, true, true);

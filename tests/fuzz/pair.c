@@ -120,18 +120,19 @@ int fuzz_pair_open(struct fuzz_pair *p, const struct store_config *config, struc
 	struct media *m = calloc(1, sizeof *m);
 	struct backing *b;
 	struct store_config c = *config;
+	bool writes = !c.read_only || c.repair;
 	char path[64];
 
 	CHECK(m);
-	CHECK(mprotect(p->store_tier, FUZZ_TIER_BYTES, PROT_READ | (c.read_only ? 0 : PROT_WRITE)) == 0);
+	CHECK(mprotect(p->store_tier, FUZZ_TIER_BYTES, PROT_READ | (writes ? PROT_WRITE : 0)) == 0);
 	quick_tier(p->store_tier);
 	quick_backing(p->backing, BACKING_BYTES);
-	*m = (struct media){ .base = p->store_tier, .size_bytes = FUZZ_TIER_BYTES, .class = MEDIA_DRAM, .read_only = c.read_only,
+	*m = (struct media){ .base = p->store_tier, .size_bytes = FUZZ_TIER_BYTES, .class = MEDIA_DRAM, .read_only = !writes,
 			     .fd = -1, .path = "tier" };
 	recorder = (struct media_recorder){ seen_store, seen_drain, p };
 	m->recorder = &recorder;
 	snprintf(path, sizeof path, "/proc/self/fd/%d", p->backing_fd);
-	CHECK(backing_open(path, c.read_only, &b) == 0);
+	CHECK(backing_open(path, !writes, &b) == 0);
 	strcpy(b->path, "backing");
 	hook = (struct backing_hook){ seen_io, p };
 	b->hook = &hook;

@@ -73,5 +73,6 @@ size_t input_bytes(struct input *in, void *to, size_t bytes); // how many there 
 // Everything that there is to see and do, errors being fine.
 void fuzz_use(struct fuzz_pair *p, const struct store_config *config, bool writes, bool close);
 void fuzz_check(struct fuzz_pair *p); // as fsck does
+void fuzz_repair(struct fuzz_pair *p, bool drop_damaged); // likewise; if it says that it has, a check finds nothing
 
 #endif

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // What is done with a damaged pair.
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include "fs.h"
 #include "fs_check.h"
 #include "pair.h"
+#include "quick.h"
 
 #define ENTRIES_MAX 400u
 #define READ_PAGES 40u
@@ -164,17 +166,56 @@ void fuzz_use(struct fuzz_pair *p, const struct store_config *config, bool write
 static void describe(void *arg, const struct check_finding *finding)
 {
 	char line[512];
+	uint64_t *stay = arg;
 	check_describe(finding, line, sizeof line);
+	*stay += !finding->warning && check_mend(finding) == MEND_NOT;
+}
+
+// Errors that a repair would do something about.
+static uint64_t check(struct fuzz_pair *p, bool salvage)
+{
+	const struct store_config config = { .read_only = true, .salvage = salvage };
+	uint64_t stay = 0;
+	const struct check_config check = { .report = describe, .arg = &stay };
+	struct fs_check_result result;
+	struct store *s;
+	if (fuzz_pair_open(p, &config, &s))
+		return 0;
+	int r = fs_check(s, &check, &result);
+	store_close(s);
+	return r ? 0 : result.store.errors - stay;
 }
 
 void fuzz_check(struct fuzz_pair *p)
 {
-	const struct store_config config = { .read_only = true };
-	const struct check_config check = { .report = describe };
+	check(p, false);
+}
+
+static int mend(struct store *s, struct fs_mends *mends, bool drop_damaged)
+{
+	uint64_t stay = 0;
+	const struct check_config check = { .report = describe, .arg = &stay };
 	struct fs_check_result result;
+	int r = fs_check_noting(s, &check, mends, &result);
+	if (!r && result.store.errors == (drop_damaged ? 0 : stay))
+		return -EALREADY;
+	if (!r)
+		r = fs_mend(s, &check, mends);
+	if (!r)
+		r = store_rebuild(s, &check);
+	return r ? r : store_put_in_force(s);
+}
+
+void fuzz_repair(struct fuzz_pair *p, bool drop_damaged)
+{
+	const struct store_config config = { .read_only = true, .salvage = true, .repair = true };
+	struct fs_mends *mends;
 	struct store *s;
 	if (fuzz_pair_open(p, &config, &s))
 		return;
-	fs_check(s, &check, &result);
+	CHECK(fs_mends_new(drop_damaged, &mends) == 0);
+	int r = mend(s, mends, drop_damaged);
+	fs_mends_free(mends);
 	store_close(s);
+	CHECK(r || check(p, true) == 0);
 }
