@@ -544,26 +544,32 @@ static void script(void)
 
 // ---- after it -------------------------------------------------------------------------------------------
 
+// Of all frames, those that are neither free nor in the index.
+static unsigned frames_elsewhere(void)
+{
+	struct tier *t = store->tier;
+	unsigned elsewhere = 0;
+
+	frames_poll(t);
+	for (frame_t f = 0; f < t->frames; f++) {
+		unsigned place = frame_place(frame_state(&t->frame[f]));
+		elsewhere += place != FRAME_FREE && place != FRAME_INDEXED;
+	}
+	return elsewhere;
+}
+
 // Nothing is under way: every frame is free or in the index, no promise is left.
 static void check_nothing_leaked(void)
 {
 	struct store *s = store;
-	unsigned there = 0;
+	unsigned elsewhere;
 
 	step = "counting frames and promises";
 	epoch();
-	for (unsigned i = 0; i < 2000 && frames_poll(s->tier) + there == 0; i++) {
-		for (frame_t f = 0; f < s->tier->frames; f++) {
-			unsigned place = frame_place(frame_state(&s->tier->frame[f]));
-			there += place == FRAME_FREE || place == FRAME_INDEXED;
-		}
-		if (there < s->tier->frames) {
-			there = 0;
-			usleep(1000);
-		}
-	}
-	if (!there)
-		fail("frames are neither free nor in the index");
+	for (unsigned i = 0; (elsewhere = frames_elsewhere()) && i < 2000; i++)
+		usleep(1000);
+	if (elsewhere)
+		fail("%u frames are neither free nor in the index", elsewhere);
 	if (frames_dirty_count(s->tier) || s->claims || s->dirty_claimed || s->overlay.items || s->overlay.claimed || s->waiters)
 		fail("%u frames are dirty, promised are %llu blocks and %llu dirty frames; the overlay has %llu items and promises of %llu "
 		     "bytes; %u wait", frames_dirty_count(s->tier), (unsigned long long)s->claims, (unsigned long long)s->dirty_claimed,
