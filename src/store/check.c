@@ -44,7 +44,7 @@ static void progress_begin(struct check *c, uint64_t total)
 
 // ---- superblocks -----------------------------------------------------------------------------------
 
-// The tier is told last that all is on the backing.
+// The tier is told last that all is on the backing, and first that it is not so any more.
 static bool was_unmounted(const struct store *s)
 {
 	uint64_t state;

@@ -279,13 +279,14 @@ int pair_resumed(struct store *s)
 		return r;
 	if (!tier_headers_equal(s->media))
 		tier_write_header(s->media, &s->tier->geometry, s->super.fsid);
+	set_state(s->media, TIER_IN_USE); // before a superblock is written: while it is CLEAN, none is torn
 	if (s->super.state == SUPER_CLEAN) {
 		r = write_supers(s, SUPER_ATTACHED, s->tier->attach);
 		if (r)
 			return r;
 		tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
+		media_drain(s->media); // before an epoch makes it two behind
 	}
-	set_state(s->media, TIER_IN_USE);
 	return 0;
 }
 

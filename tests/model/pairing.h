@@ -271,19 +271,18 @@ inline Run attach_step(World &w)
 inline Run warm_step(World &w)
 {
 	BEGIN(w.rec.sub_pc)
-	if (keeps(warm_note)) {
+	if (keeps(warm_note))
 		w.tier.store(LANE0, W_EPOCH, w.rec.super.epoch);
-		STEP(w.rec.sub_pc);
-		w.tier.drain(LANE0);
-		STEP(w.rec.sub_pc);
-	}
+	w.tier.store(LANE0, W_STATE, TIER_IN_USE); // while it is CLEAN, no superblock is being written
+	STEP(w.rec.sub_pc);
+	w.tier.drain(LANE0);
+	STEP(w.rec.sub_pc);
 	super_next(w, true);
 	if (keeps(warm_attached))
 		CALL(w.rec.sub_pc, w.rec.super_pc, supers_step(w));
 	else
 		w.rec.super.epoch--;
 	w.tier.store(LANE0, W_EPOCH, w.rec.super.epoch);
-	w.tier.store(LANE0, W_STATE, TIER_IN_USE);
 	STEP(w.rec.sub_pc);
 	w.tier.drain(LANE0);
 	STEP(w.rec.sub_pc);
