@@ -565,18 +565,12 @@ static int format_check(struct media *m, struct backing *b, struct ioq *q, bool 
 	return 0;
 }
 
-int store_format(const struct store_format_config *config)
+int store_format_on(const struct store_format_config *config, struct media *m, struct backing *b)
 {
-	struct media *m = NULL;
-	struct backing *b = NULL;
 	struct ioq *q = NULL;
 	struct super_disk super;
-	int r = media_open(config->tier_path, false, &m);
+	int r = ioq_new(b, 8, &q);
 
-	if (!r)
-		r = backing_open(config->backing_path, false, &b);
-	if (!r)
-		r = ioq_new(b, 8, &q);
 	if (!r)
 		r = check_sizes(m, b, config->tiny);
 	if (!r)
@@ -591,6 +585,19 @@ int store_format(const struct store_format_config *config)
 	}
 	if (q)
 		ioq_free(q);
+	return r;
+}
+
+int store_format(const struct store_format_config *config)
+{
+	struct media *m = NULL;
+	struct backing *b = NULL;
+	int r = media_open(config->tier_path, false, &m);
+
+	if (!r)
+		r = backing_open(config->backing_path, false, &b);
+	if (!r)
+		r = store_format_on(config, m, b);
 	if (b)
 		backing_close(b);
 	if (m)

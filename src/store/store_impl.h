@@ -441,5 +441,7 @@ int pair_resumed(struct store *s);
 int pair_damaged(struct store *s);
 // Opens on media and backing that are open already, and owns them from then on.
 int store_open_on(const struct store_config *config, struct media *m, struct backing *b, struct store **ret_store);
+// Likewise, but they stay the caller's; the paths of the config are not looked at.
+int store_format_on(const struct store_format_config *config, struct media *m, struct backing *b);
 
 #endif

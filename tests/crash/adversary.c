@@ -57,7 +57,7 @@ struct adversary {
 	struct backing_hook hook;
 	struct image *durable;
 	struct tier_geometry geometry;
-	block_t space_end; // the last block of bitmaps and tables is before it
+	block_t space_end, blocks; // the last bitmap or table is before space_end
 	struct store_pending *store, **store_end;
 	struct write_pending *write, **write_end;
 	uint64_t writes_issued, number, changes;
@@ -548,7 +548,7 @@ static bool write_is_dull(const struct adversary *a, const struct write_pending 
 {
 	uint32_t magic;
 	memcpy(&magic, w->data, sizeof magic);
-	return w->block >= a->space_end && w->block + 1 < a->backing->blocks && magic != VEMS_NODE_MAGIC;
+	return w->block >= a->space_end && w->block + 1 < a->blocks && magic != VEMS_NODE_MAGIC;
 }
 
 static void crash_backing(struct adversary *a, struct image *i, enum policy p, uint64_t *rng)
@@ -727,6 +727,7 @@ struct adversary *adversary_new(struct image *i, struct media *m, struct backing
 	i->media = NULL;
 	int r = tier_geometry_for(m->size_bytes, 0, &a->geometry);
 	assert(r == 0);
+	a->blocks = b->blocks;
 	a->space_end = space_fixed_blocks(b->blocks);
 	a->recorder = (struct media_recorder){ on_store, on_drain, a };
 	a->hook = (struct backing_hook){ before_io, a };

@@ -25,6 +25,7 @@ struct image {
 	uint8_t *backing;    // mapped
 	uint64_t backing_bytes;
 	uint8_t *written;    // bit per block
+	bool blank_rest;     // the others are zero, in copies too
 	struct image *next;  // spare
 };
 struct image *image_new(uint64_t tier_bytes, uint64_t backing_bytes); // blank
@@ -43,6 +44,8 @@ typedef int (*image_then_fn)(struct store *store, void *arg, char *text, size_t 
 int image_check(const struct image *i, bool lost_tier, image_check_fn check, image_then_fn then, void *arg, char *text,
 		size_t bytes);
 int image_save(const struct image *i, const char *prefix); // prefix.tier, prefix.backing
+
+int check_index(struct store *s, char *text, size_t bytes); // while nothing runs
 
 // ---- the adversary --------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Pairs of images: the tier in anonymous memory, the backing in a memfd. Those of the backing are used
-// again, with what they held left in blocks that were not written: a free block may hold anything.
+// again, with rubbish in blocks that were not written: a free block may hold anything, but not what would
+// have arrived in it.
 #include "adversary.h"
 #include <assert.h>
 #include <fcntl.h>
@@ -31,6 +32,14 @@ static struct image *image_get(uint64_t backing_bytes)
 		}
 	pthread_mutex_unlock(&spare_lock);
 	return i;
+}
+
+static void spoil(struct image *i)
+{
+	for (uint64_t b = 0; b < i->backing_bytes / PAGE_BYTES; b++)
+		if (i->written[b / 8] >> (b % 8) & 1)
+			memset(i->backing + b * PAGE_BYTES, 0xa5, PAGE_BYTES);
+	memset(i->written, 0, i->backing_bytes / PAGE_BYTES / 8 + 1);
 }
 
 static struct image *image_make(uint64_t tier_bytes, uint64_t backing_bytes, bool blank)
@@ -66,9 +75,10 @@ void image_free(struct image *i)
 		return;
 	media_close(i->media);
 	i->media = NULL;
+	i->blank_rest = false;
+	spoil(i);
 	pthread_mutex_lock(&spare_lock);
 	if (spares < SPARES_MAX) {
-		memset(i->written, 0, i->backing_bytes / PAGE_BYTES / 8 + 1);
 		i->next = spare;
 		spare = i;
 		spares++;
@@ -85,7 +95,8 @@ void image_free(struct image *i)
 
 struct image *image_copy(const struct image *from)
 {
-	struct image *i = image_make(from->media->size_bytes, from->backing_bytes, false);
+	struct image *i = image_make(from->media->size_bytes, from->backing_bytes, from->blank_rest);
+	i->blank_rest = from->blank_rest;
 	memcpy(i->media->base, from->media->base, from->media->size_bytes);
 	for (uint64_t b = 0; b < from->backing_bytes / PAGE_BYTES; b++)
 		if (from->written[b / 8] >> (b % 8) & 1) {
@@ -105,6 +116,61 @@ int image_open(struct image *i, bool read_only, struct media **ret_media, struct
 	*ret_media = i->media;
 	i->media = NULL;
 	return 0;
+}
+
+// ---- invariants of the index --------------------------------------------------------------------------
+
+// While nothing runs: each entry names a frame that is in the index under that key, once.
+// What is in the index and in the table has a place in the policy's queues; what is nowhere has none.
+static int check_queues(const struct store *s, char *text, size_t bytes)
+{
+	const struct tier *t = s->tier;
+	if (!policy_check(&s->policy)) {
+		snprintf(text, bytes, "the policy's queues are damaged");
+		return 1;
+	}
+	for (frame_t f = 0; f < t->frames; f++) {
+		const struct frame *fr = &t->frame[f];
+		uint16_t state = frame_state(fr);
+		unsigned place = frame_place(state);
+		bool must = place == FRAME_INDEXED && (state & FRAME_FILLED || fr->lsn <= t->tail_lsn);
+		bool may = place == FRAME_INDEXED || place == FRAME_LIMBO;
+		if (fr->queue ? may : !must)
+			continue;
+		snprintf(text, bytes, "frame %u in place %u, LSN %llu, is in queue %u", f, place, (unsigned long long)fr->lsn, fr->queue);
+		return 1;
+	}
+	return 0;
+}
+
+int check_index(struct store *s, char *text, size_t bytes)
+{
+	struct tier *t = s->tier;
+	uint8_t *seen = calloc(1, t->frames);
+	int bad = 0;
+	for (uint32_t n = 0; n < t->index.buckets && !bad; n++)
+		for (struct bucket *b = &t->index.bucket[n]; b && !bad; b = b->next ? &t->index.overflow[b->next - 1] : NULL)
+			for (int way = 0; way < INDEX_WAYS && !bad; way++) {
+				uint64_t entry = b->entry[way];
+				if (!entry)
+					continue;
+				frame_t f = (uint32_t)entry - 1;
+				const struct frame *fr = &t->frame[f];
+				if (f < t->frames && frame_place(frame_state(fr)) == FRAME_INDEXED && !seen[f]++ &&
+				    index_bucket(t, fr->object, fr->page) == &t->index.bucket[n])
+					continue;
+				snprintf(text, bytes, "index: an entry for frame %u, which is in place %u with object %llu page %llu LSN %llu%s", f,
+					 frame_place(frame_state(fr)), (unsigned long long)fr->object, (unsigned long long)fr->page,
+					 (unsigned long long)fr->lsn, seen[f] > 1 ? " (twice)" : "");
+				bad = 1;
+			}
+	for (frame_t f = 0; f < t->frames && !bad; f++)
+		if (frame_place(frame_state(&t->frame[f])) == FRAME_INDEXED && !seen[f]) {
+			snprintf(text, bytes, "index: frame %u has no entry", f);
+			bad = 1;
+		}
+	free(seen);
+	return bad || check_queues(s, text, bytes);
 }
 
 // ---- the full check ---------------------------------------------------------------------------------

@@ -33,6 +33,5 @@ int driver_step(struct driver *d, char *text, size_t bytes);
 int driver_sync(struct driver *d, char *text, size_t bytes);
 void driver_evict(struct driver *d, unsigned frames);
 void driver_reclaim(struct driver *d);
-int check_index(struct store *s, char *text, size_t bytes); // while nothing runs
 
 #endif
