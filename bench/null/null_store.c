@@ -75,6 +75,21 @@ void op_end(struct op *op)
 {
 }
 
+bool op_missed(const struct op *op)
+{
+	return false;
+}
+
+unsigned store_keeps(const struct store *store)
+{
+	return 0;
+}
+
+bool op_keep(struct op *op, unsigned pages)
+{
+	return false;
+}
+
 bool op_lend(struct op *op)
 {
 	return true;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
+#include "readahead.h"
 #include "worker.h"
 
 #define COPY_BYTES_MAX (16u << 20) // by one request, which holds up the writers of the file
@@ -184,6 +185,7 @@ void serve_read(fuse_req_t req, fuse_ino_t ino, size_t bytes, off_t offset, stru
 		else
 			fuse_reply_buf(req, w->reply, (size_t)r);
 	}
+	readahead_note(w->frontend->readahead, ino, (uint64_t)offset, bytes, op_missed(op));
 	op_end(op);
 }
 

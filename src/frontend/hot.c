@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include "readahead.h"
 #include "uring.h"
 #include "uring_kernel.h"
 
@@ -31,6 +32,8 @@ static int hot_read(struct hot *h)
 	int r;
 
 	HOT_RUN(w, op, r, request_read(w, op, h->in->nodeid, arg->offset, bytes, !(arg->flags & O_NOATIME), h->payload));
+	if (r >= 0)
+		readahead_note(w->frontend->readahead, h->in->nodeid, arg->offset, bytes, op_missed(op));
 	op_end(op);
 	return r;
 }

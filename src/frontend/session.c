@@ -23,6 +23,7 @@
 #include <unistd.h>
 #include "log.h"
 #include "mounter.h"
+#include "readahead.h"
 #include "uring.h"
 #include "worker.h"
 
@@ -547,6 +548,17 @@ int frontend_mount(struct frontend *f, struct store *store, struct fs *fs)
 	return fuse_session_custom_io(f->session, &io, fd);
 }
 
+static int start_serving(struct frontend *f)
+{
+	int r = readahead_new(f->store, f->fs, &f->readahead);
+
+	if (r) {
+		log_error("cannot start the threads that read ahead: %s", strerror(-r));
+		return r;
+	}
+	return start_workers(f, f->uring ? READERS : f->threads, WORKER_READS);
+}
+
 int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg)
 {
 	struct pollfd pollfd = { .fd = f->wakeup, .events = POLLIN };
@@ -558,7 +570,7 @@ int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg)
 	if (f->wish == TRANSPORT_URING && !f->uring)
 		r = refuse_transport(f);
 	else
-		r = start_workers(f, f->uring ? READERS : f->threads, WORKER_READS);
+		r = start_serving(f);
 	for (unsigned round = 0; atomic_load(&f->running);) {
 		int timeout_ms = watch_signalled(f) ? LOOK_AGAIN_MS : -1;
 
@@ -584,6 +596,9 @@ int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg)
 	if (f->uring)
 		uring_free(f->uring);
 	f->uring = NULL;
+	if (f->readahead)
+		readahead_free(f->readahead);
+	f->readahead = NULL;
 	if (!r && !announced && !stop_signal) {
 		log_error("the kernel and libfuse do not agree on a protocol");
 		r = -EPROTO;

@@ -52,6 +52,7 @@ struct frontend {
 	bool libfuse_checks_owner; // of requests but reads and writes: -o allow_root
 	enum frontend_transport wish;
 	struct uring *uring; // its threads; NULL: none
+	struct readahead *readahead;
 	atomic_bool uring_accepted; // in the answer to INIT
 	atomic_uint transport, transport_reason; // as in struct vems_stats
 	int wakeup;      // eventfd: something below has changed

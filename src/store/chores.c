@@ -565,7 +565,7 @@ static void admit_batch(struct op *op, struct fetched **list, const frame_t *fra
 
 	for (unsigned i = 0; i < count; i++)
 		media_copy(s->media, tier_frame_data(t, frames[i]), list[i]->data, PAGE_BYTES);
-	if (!table_lock(s, false)) {
+	if (!table_lock(s, op->keep)) {
 		media_drain(s->media); // it must not arrive later than what the frames hold next
 		frames_return(t, frames, count);
 		return;

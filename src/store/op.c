@@ -135,7 +135,7 @@ static void op_enter(struct op *op)
 struct op *op_begin(struct lane *lane)
 {
 	struct op *op = &lane->op;
-	op->committed = false;
+	op->committed = op->keep = false;
 	op->space_waits = 0;
 	op->conflicts = 0;
 	op->wants = op->helds = 0;
@@ -205,6 +205,23 @@ void op_end(struct op *op)
 	claims_return(op);
 	if (s->tier && frames_free_count(s->tier) < frames_low(s))
 		chores_kick(s);
+}
+
+bool op_missed(const struct op *op)
+{
+	return op->fetches != 0;
+}
+
+bool op_keep(struct op *op, unsigned pages)
+{
+	struct store *s = op->store;
+	op->keep = frames_free_count(s->tier) >= frames_low(s) / 2 + pages;
+	return op->keep;
+}
+
+unsigned store_keeps(const struct store *s)
+{
+	return s->read_only ? 0 : frames_low(s) / 2;
 }
 
 int op_conflict(struct op *op)

@@ -99,6 +99,11 @@ bool op_try(struct op *op, int *result);
 bool op_lend(struct op *op);
 void op_lend_end(struct op *op);
 void op_end(struct op *op);
+bool op_missed(const struct op *op); // something that it has looked for was not in the tier
+// What it will read, so many pages at most, is worth a short wait in op_end() to get into the tier. False:
+// there is no room for it now.
+bool op_keep(struct op *op, unsigned pages);
+unsigned store_keeps(const struct store *store); // how many pages there is room for at the best of times; read-only: 0
 
 // All that the op reads of object is of one moment, and still true when the op commits or, if it
 // does not commit, when op_again() returns false. To be called before the first read of the object.

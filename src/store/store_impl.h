@@ -284,6 +284,7 @@ struct op {
 	struct lane *lane;
 	struct store *store;
 	bool committed;
+	bool keep; // op_keep()
 	unsigned poisoned; // pages of the tier, when the run began
 	unsigned space_waits; // epochs waited for in vain
 	unsigned conflicts; // restarts since it began, parks not counted
