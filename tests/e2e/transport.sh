@@ -16,12 +16,16 @@ at_end() {
 }
 CGROUP=
 
-# In the background, for as long as it can. Its exit does not matter, that it ends does.
+# In the background, for as long as it can. Its exit does not matter, that it ends does. It has all its files
+# open when this returns: what it opens once the mount is gone lies in the directory below.
 load() {
+	local before
+	before=$(counter read_hits)
 	fio --name=load --directory="$MNT" --ioengine=psync --rw=randrw --bs=4k --size=8M --numjobs=4 --thread \
 		--time_based --runtime=120 >"$DIR/load" 2>&1 &
 	LOAD=$!
 	JOBS+=("$LOAD")
+	until [ "$(counter read_hits)" -gt $((before + 1000)) ]; do sleep 0.2; done
 	sleep 1
 }
 where_it_hangs() { # as far as the kernel tells
