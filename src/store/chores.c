@@ -565,8 +565,8 @@ static void admit_batch(struct op *op, struct fetched **list, const frame_t *fra
 
 	for (unsigned i = 0; i < count; i++)
 		media_copy(s->media, tier_frame_data(t, frames[i]), list[i]->data, PAGE_BYTES);
+	media_drain(s->media); // others may see them from then on; nor may they arrive later than what the frames hold next
 	if (!table_lock(s, op->keep)) {
-		media_drain(s->media); // it must not arrive later than what the frames hold next
 		frames_return(t, frames, count);
 		return;
 	}
@@ -581,7 +581,7 @@ static void admit_batch(struct op *op, struct fetched **list, const frame_t *fra
 	}
 	for (unsigned i = 0; i < ins; i++)
 		slot_store_body(t, in[i]);
-	media_drain(s->media); // contents and bodies before states
+	media_drain(s->media); // bodies before states
 	for (unsigned i = 0; i < ins; i++)
 		slot_store_state(t, in[i]);
 	victims_free(s, stale, stales);
