@@ -45,7 +45,7 @@ int image_check(const struct image *i, bool lost_tier, image_check_fn check, ima
 		size_t bytes);
 int image_save(const struct image *i, const char *prefix); // prefix.tier, prefix.backing
 
-int check_index(struct store *s, char *text, size_t bytes); // while nothing runs
+int check_index(struct store *s, char *text, size_t bytes); // while no operation runs
 
 // ---- the adversary --------------------------------------------------------------------------------
 

@@ -143,7 +143,7 @@ static int check_queues(const struct store *s, char *text, size_t bytes)
 	return 0;
 }
 
-int check_index(struct store *s, char *text, size_t bytes)
+static int check_index_locked(struct store *s, char *text, size_t bytes)
 {
 	struct tier *t = s->tier;
 	uint8_t *seen = calloc(1, t->frames);
@@ -171,6 +171,15 @@ int check_index(struct store *s, char *text, size_t bytes)
 		}
 	free(seen);
 	return bad || check_queues(s, text, bytes);
+}
+
+// The chores thread may be evicting and reclaiming already.
+int check_index(struct store *s, char *text, size_t bytes)
+{
+	pthread_mutex_lock(&s->tier->table_lock);
+	int bad = check_index_locked(s, text, bytes);
+	pthread_mutex_unlock(&s->tier->table_lock);
+	return bad;
 }
 
 // ---- the full check ---------------------------------------------------------------------------------
