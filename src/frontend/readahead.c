@@ -161,10 +161,12 @@ static void stream_move(struct readahead *r, struct stream *s, uint64_t end, boo
 
 void readahead_note(struct readahead *r, object_t object, uint64_t offset, size_t bytes, bool missed)
 {
+	if (!r)
+		return;
 	struct stream *s = stream_of(r, object);
 	bool known = atomic_load_explicit(&s->object, memory_order_relaxed) == object;
 
-	if ((!missed && !known) || r->window_bytes == 0 || atomic_flag_test_and_set(&s->busy))
+	if ((!missed && !known) || atomic_flag_test_and_set(&s->busy))
 		return;
 	if (atomic_load(&s->object) != object || distance(offset, s->next) > ORDER_BYTES)
 		stream_begin(s, object, offset + bytes);
@@ -193,12 +195,12 @@ static int thread_start(struct readahead *r, struct store *store)
 
 int readahead_new(struct store *store, struct fs *fs, struct readahead **ret_readahead)
 {
-	struct readahead *r = aligned_alloc(64, (sizeof *r + 63) & ~(size_t)63);
+	uint64_t room = (uint64_t)(store_keeps(store) & ~31u) * PAGE_BYTES; // so that its parts are whole pages
+	struct readahead *r = room ? aligned_alloc(64, (sizeof *r + 63) & ~(size_t)63) : NULL;
 	int e = 0;
 
 	if (!r)
-		return -ENOMEM;
-	uint64_t room = (uint64_t)(store_keeps(store) & ~31u) * PAGE_BYTES; // so that its parts are whole pages
+		return room ? -ENOMEM : 0;
 	*r = (struct readahead){ .fs = fs, .window_bytes = room < WINDOW_BYTES ? room : WINDOW_BYTES };
 	r->piece_bytes = r->window_bytes / 4 < PIECE_BYTES ? r->window_bytes / 4 : PIECE_BYTES;
 	for (unsigned i = 0; i < STREAMS; i++)
