@@ -14,6 +14,7 @@ for order in record:create,write-dirty attach:attach; do
 	[ -n "$name" ]
 	again=$("$test" --replay "$name" --break "$order")
 	[ "$(failure <<<"$found")" = "$(failure <<<"$again")" ] || { echo "$name: another failure: $again"; exit 1; }
-	"$test" --replay "$name" | grep -q '^[1-9][0-9]* states'
+	again=$("$test" --replay "$name")
+	grep -q '^[1-9][0-9]* states' <<<"$again" || { echo "$name: not reached: $again"; exit 1; }
 	echo "$order: $name"
 done
