@@ -164,6 +164,8 @@ static int ask(struct mounter *m, enum command command, int *ret_fd)
 	while (n < 0 && errno == EINTR);
 	if (n != sizeof result)
 		return n < 0 ? -errno : -EPIPE;
+	if (!result && ret_fd && (message.msg_flags & MSG_CTRUNC || !CMSG_FIRSTHDR(&message)))
+		return -EMFILE;
 	if (!result && ret_fd)
 		memcpy(ret_fd, CMSG_DATA(&control.aligned), sizeof *ret_fd);
 	return result;

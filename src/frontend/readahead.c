@@ -63,7 +63,8 @@ static struct stream *stream_of(struct readahead *r, object_t object)
 
 static bool job_make(struct readahead *r, const struct job *job)
 {
-	pthread_mutex_lock(&r->lock);
+	if (pthread_mutex_trylock(&r->lock))
+		return false; // a reader waits for nobody
 	bool room = r->last - r->first < JOBS;
 	if (room)
 		r->job[r->last++ % JOBS] = *job;

@@ -116,6 +116,7 @@ static void relog_flush(struct slice *sl)
 	if (!ring_claim(r, bytes)) {
 		log_error("%s: the item ring is full: the log cannot be reclaimed", s->media->path);
 		sl->error = -ENOSPC;
+		atomic_store(&s->log_damaged, true); // another slice would not know what this one has seen replaced
 		return;
 	}
 	pthread_mutex_lock(&r->lock);

@@ -176,17 +176,23 @@ static void fetched_free(struct op *op)
 		}
 }
 
+void op_frames_return(struct op *op)
+{
+	struct store *s = op->store;
+	if (!op->frames_claimed)
+		return;
+	// What an unfinished build stored into them must not arrive later than their next content.
+	media_drain(s->media);
+	frames_return(s->tier, op->frames, op->frames_claimed);
+	op->frames_claimed = 0;
+	if (atomic_load(&s->waiters))
+		wake_waiters(s);
+}
+
 static void claims_return(struct op *op)
 {
 	struct store *s = op->store;
-	if (op->frames_claimed) {
-		// What an unfinished build stored into them must not arrive later than their next content.
-		media_drain(s->media);
-		frames_return(s->tier, op->frames, op->frames_claimed);
-		op->frames_claimed = 0;
-		if (atomic_load(&s->waiters))
-			wake_waiters(s);
-	}
+	op_frames_return(op);
 	if (op->dirty_claim) {
 		atomic_fetch_sub(&s->dirty_claimed, op->dirty_claim);
 		op->dirty_claim = 0;

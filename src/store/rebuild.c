@@ -132,6 +132,8 @@ static bool has_to_move(const struct rebuild *rb, object_t object, page_t page, 
 static int move_page(struct rebuild *rb, object_t object, page_t page, block_t block, uint64_t sum)
 {
 	int r = ioq_read(rb->s->ioq, block, rb->data, 1);
+	if (r && r != -EIO)
+		return r;
 	if (r || !page_good(rb, object, page, rb->data, &sum))
 		return poison(rb, object, page);
 	return write_pages(rb, object, page, 1, &sum);
@@ -196,6 +198,9 @@ static int forget_tier(struct store *s)
 		return r;
 	tier_free(s->tier);
 	s->tier = t;
+	r = store_policy_new(s);
+	if (r)
+		return r;
 	s->limbo = FRAME_NONE;
 	s->limbo_count = 0;
 	for (frame_t f = 0; f < t->frames; f++)

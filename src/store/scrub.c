@@ -117,7 +117,7 @@ static void scrub_super(struct store *s, char copy)
 		return; // a power cut between the two, not to be made good here
 	found = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
 	super_seal(&expected);
-	int r = found ? ioq_read(s->ioq, super_block(s->backing, copy), found, 1) : -ENOMEM;
+	int r = found ? ioq_read(s->ioq, copy == 'A' ? 0 : s->blocks - 1, found, 1) : -ENOMEM;
 	if (!r && memcmp(found, &expected, sizeof expected) != 0) {
 		bool healed = !s->read_only && super_write(s->backing, s->ioq, &expected, copy) == 0;
 		log_error("%s: superblock %c is damaged: expected checksum %016llx, found %016llx%s", s->backing->path, copy,
@@ -140,7 +140,7 @@ static void scrub_space(struct store *s)
 {
 	struct space *space;
 	struct space_root root = { s->super.space, s->super.space_levels };
-	int r = space_new(s->backing, s->ioq, s->super.blocks, s->seed, root, &space);
+	int r = space_new(s->backing, s->ioq, s->blocks, s->seed, root, &space);
 	if (r)
 		return;
 	if (space_for_each_taken(space, taken, NULL)) // said there
@@ -359,8 +359,8 @@ static void *scrub_main(void *arg)
 	struct sched_param none = { 0 };
 
 	pthread_setname_np(pthread_self(), "vems-scrub");
+	// It takes the table lock: at a lower priority lanes would wait for it.
 	pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
-	setpriority(PRIO_PROCESS, 0, 19);
 	sc->began_ns = monotonic_ns();
 	int r = scrub_tier(sc);
 	if (!r)

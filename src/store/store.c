@@ -90,6 +90,7 @@ static int load_super(struct store *s)
 	*root = (struct root){ .tree = { { s->super.root_block, s->super.root_birth, s->super.root_sum }, s->super.root_level },
 			       .cut = s->super.cut, .epoch = s->super.epoch };
 	atomic_store(&s->root, root);
+	s->blocks = s->super.blocks;
 	s->seed = hash_bytes(s->super.fsid, sizeof s->super.fsid);
 	atomic_store(&s->cut_wall_ns, s->super.written_ns);
 	s->reserve = s->super.blocks / RESERVE_PART > RESERVE_MIN_BLOCKS ? s->super.blocks / RESERVE_PART : RESERVE_MIN_BLOCKS;
@@ -97,13 +98,18 @@ static int load_super(struct store *s)
 			 (struct space_root){ s->super.space, s->super.space_levels }, &s->space);
 }
 
-static int recover_items(struct store *s)
+int store_policy_new(struct store *s)
 {
 	static const struct policy_ops *const policies[] = { &policy_a2q, &policy_clock, &policy_lru }; // as the enum
-	int r = overlay_init(&s->overlay, s->tier->geometry.item_ring_bytes * 7 / 16); // logged twice over it still fits
 	policy_fini(&s->policy);
+	return policy_init(&s->policy, policies[s->config.policy], s->tier->frame, s->tier->frames, evict_take, s);
+}
+
+static int recover_items(struct store *s)
+{
+	int r = overlay_init(&s->overlay, s->tier->geometry.item_ring_bytes * 7 / 16); // logged twice over it still fits
 	if (!r)
-		r = policy_init(&s->policy, policies[s->config.policy], s->tier->frame, s->tier->frames, evict_take, s);
+		r = store_policy_new(s);
 	return r ? r : recover(s);
 }
 
@@ -248,7 +254,7 @@ object_t store_new_object(struct store *s)
 
 void store_space(struct store *s, struct store_space *ret_space)
 {
-	uint64_t fixed = space_fixed_blocks(s->super.blocks), free_blocks = space_free_blocks(s->space);
+	uint64_t fixed = space_fixed_blocks(s->blocks), free_blocks = space_free_blocks(s->space);
 	pthread_mutex_lock(&s->space_lock);
 	uint64_t claims = s->claims;
 	pthread_mutex_unlock(&s->space_lock);
@@ -256,7 +262,7 @@ void store_space(struct store *s, struct store_space *ret_space)
 	uint64_t likely = frames_dirty_count(s->tier);
 	uint64_t promised = claims < likely ? claims : likely;
 	uint64_t unpromised = free_blocks > promised ? free_blocks - promised : 0;
-	*ret_space = (struct store_space){ .total = s->super.blocks - fixed, .free = unpromised,
+	*ret_space = (struct store_space){ .total = s->blocks - fixed, .free = unpromised,
 					   .available = unpromised > s->reserve ? unpromised - s->reserve : 0 };
 }
 

@@ -149,6 +149,7 @@ struct store {
 	_Atomic lsn_t clean_cut; // C of the superblock in force
 	_Atomic(struct root *) root;
 	struct super_disk super; // in force; the epoch thread's
+	uint64_t blocks;         // of the file system
 	struct super_disk super_before; // rebuilt: the one in force, super is to be
 	bool rebuilt;
 	struct {
@@ -348,6 +349,7 @@ int op_conflict(struct op *op); // notes it; -ERESTART
 int op_park(struct op *op, enum park park);
 void op_unlock(struct op *op);
 bool op_dirty_granted(struct op *op); // the claim is dirty_wanted at least
+void op_frames_return(struct op *op); // those that it has claimed and not used
 // A block in DRAM, verified; or -ERESTART (noted, to be read), -EIO, -EUCLEAN.
 int op_fetch(struct op *op, const struct root *root, const struct fetched *what, const uint8_t **ret_data);
 void txn_reset(struct op *op);
@@ -380,6 +382,7 @@ void frame_damaged(struct store *s, frame_t f, uint64_t found);
 // All return with the table lock released; false or 0: nothing done (somebody else holds the lock).
 bool reclaim_slice(struct store *s, bool wait);
 unsigned evict_some(struct store *s, unsigned want, bool wait);
+int store_policy_new(struct store *s); // for the tier that it has
 bool evict_take(void *arg, frame_t f); // for the policy: out of the index, if it may go
 void admit_fetched(struct op *op);
 void hit_frame(struct store *s, frame_t f); // a reader's

@@ -55,8 +55,10 @@ static int claim_frames(struct op *op, unsigned count, const struct cost *cost)
 	if (cost->fresh && atomic_load(&s->degraded))
 		return atomic_load(&s->degraded) == DEGRADED_READ_ONLY ? -EROFS : -EIO;
 	// Before the frames: who waits for the device keeps none that others could go on with.
-	if (!op_dirty_granted(op))
+	if (!op_dirty_granted(op)) {
+		op_frames_return(op); // of an earlier run
 		return op_park(op, PARK_DIRTY);
+	}
 	if (op->frames_claimed < count) {
 		unsigned more = count - op->frames_claimed;
 		// Those who wait already come first.
@@ -430,6 +432,7 @@ static int record_commit(struct op *op, const struct claims *c, lsn_t *ret_lsn)
 		} else {
 			atomic_store(&s->log_damaged, true);
 			atomic_store(&lane->inflight, 0);
+			ring->claimed += c->ring_bytes; // the caller's again, to give back
 		}
 	}
 	pthread_mutex_unlock(&ring->lock);

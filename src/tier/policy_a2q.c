@@ -15,6 +15,7 @@
 enum { NOWHERE, YOUNG, OLD, MAIN, WAIT_SMALL, WAIT_MAIN };
 
 #define WAIT_LOOKS 8u // at those that wait, for each victim
+#define WAIT_LOOKS_LAST 4096u // where there is none elsewhere
 // How far the target moves, and of what share of the frames' worth of evictions a ghost is young. Steps
 // of one are too slow for a working set that moves; four follow it, and lose nothing else.
 #define TARGET_STEP 4
@@ -92,9 +93,10 @@ static bool give_up(struct policy *p, frame_t f, bool small)
 	return true;
 }
 
-static frame_t victim_of_waiting(struct policy *p, unsigned queue)
+static frame_t victim_of_waiting(struct policy *p, unsigned queue, uint32_t looks)
 {
-	uint32_t looks = queue_count(p, queue) < WAIT_LOOKS ? queue_count(p, queue) : WAIT_LOOKS;
+	if (looks > queue_count(p, queue))
+		looks = queue_count(p, queue);
 	for (; looks; looks--) {
 		frame_t f = queue_oldest(p, queue);
 		if (frame_heat(&p->frame[f]))
@@ -132,15 +134,18 @@ static frame_t victim_of_main(struct policy *p)
 static frame_t a2q_victim(struct policy *p)
 {
 	p->filling = false;
-	frame_t f = victim_of_waiting(p, WAIT_SMALL);
+	frame_t f = victim_of_waiting(p, WAIT_SMALL, WAIT_LOOKS);
 	if (f == FRAME_NONE)
-		f = victim_of_waiting(p, WAIT_MAIN);
-	// It ends: a step leaves Small, or Main, with one less, or cools one page down.
-	while (f == FRAME_NONE && small_count(p) + queue_count(p, MAIN)) {
+		f = victim_of_waiting(p, WAIT_MAIN, WAIT_LOOKS);
+	// A step leaves Small or Main with one less, or cools one page down, which readers may be warming.
+	uint64_t steps = 5 * ((uint64_t)small_count(p) + queue_count(p, MAIN));
+	for (; f == FRAME_NONE && small_count(p) + queue_count(p, MAIN) && steps; steps--) {
 		bool small = small_count(p) && (small_count(p) >= p->target || queue_count(p, MAIN) == 0);
 		f = small ? victim_of_small(p) : victim_of_main(p);
 	}
-	return f;
+	if (f == FRAME_NONE)
+		f = victim_of_waiting(p, WAIT_SMALL, WAIT_LOOKS_LAST);
+	return f != FRAME_NONE ? f : victim_of_waiting(p, WAIT_MAIN, WAIT_LOOKS_LAST);
 }
 
 const struct policy_ops policy_a2q = { .name = "a2q", .init = a2q_init, .fini = a2q_fini, .insert = a2q_insert,
