@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "frontend.h"
@@ -107,10 +108,12 @@ static int check_owner(const char *path, const struct stat *attr)
 
 int frontend_check_mountpoint(const char *path, const char *fuse_options)
 {
+	struct statfs asked;
 	struct stat attr;
 	int r;
 
-	if (stat(path, &attr)) {
+	// The kernel may still know the attributes of a dead mount, but has to ask for its space.
+	if (stat(path, &attr) || statfs(path, &asked)) {
 		r = -errno;
 		// ECONNABORTED: its connection was cut, by the administrator or the kernel. ECANCELED: its rings
 		// are just going.

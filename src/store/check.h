@@ -20,6 +20,7 @@ enum check_kind {
 	CHECK_SLOT_DAMAGED,   // frame, of an object if it can be read; found: page
 	CHECK_FRAME_CONFLICT, // frame; said to hold another page, or to be both in the log and on the backing
 	CHECK_RECORD_DAMAGED, // found: LSN, expected: log ring
+	CHECK_LOG_LOST,       // log ring, and bytes of it that cannot be read
 	CHECK_RECORD_ITEM,    // key of an item in such a record, as far as it can be read
 	// tree
 	CHECK_NODE_UNREADABLE, // block; found: errno

@@ -21,6 +21,7 @@ static const struct {
 	[CHECK_SLOT_DAMAGED] = { "slot of the frame table is damaged, of page", SHOW_FOUND },
 	[CHECK_FRAME_CONFLICT] = { "said to hold another page, or one that both the log and the backing have", SHOW_NOTHING },
 	[CHECK_RECORD_DAMAGED] = { "log record is damaged, ring and LSN", SHOW_PAIR },
+	[CHECK_LOG_LOST] = { "all that was logged there is lost, and what it had replaced is back; ring and bytes", SHOW_PAIR },
 	[CHECK_RECORD_ITEM] = { "was in a damaged log record", SHOW_NOTHING },
 	[CHECK_NODE_UNREADABLE] = { "tree node cannot be read", SHOW_ERROR },
 	[CHECK_NODE_CONTENT] = { "tree node does not match the checksum in its parent", SHOW_SUMS },

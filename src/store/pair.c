@@ -358,8 +358,12 @@ static int refuse_tier(struct store *s, const struct tier_view *t)
 	const char *path = s->media->path;
 	switch (t->found) {
 	case TIER_FOUND_DAMAGED:
-		log_error("%s: the tier's headers are damaged, or it is smaller than when it was formatted; --discard-tier gives up what "
-			  "it holds", path);
+		log_error("%s: the tier's headers are damaged; --discard-tier gives up what it holds", path);
+		return -EUCLEAN;
+	case TIER_FOUND_SHRUNK:
+		log_error("%s: the tier is smaller than when it was formatted: %llu bytes of %llu; restore its size, or give up what it "
+			  "holds with --discard-tier, and --lose-tier if it was in use", path, (unsigned long long)s->media->size_bytes,
+			  (unsigned long long)t->geometry.size_bytes);
 		return -EUCLEAN;
 	case TIER_FOUND_FUTURE:
 		log_error("%s: the tier was written by a newer version of vemsfuse; --discard-tier gives up what it holds", path);
@@ -440,7 +444,10 @@ static int pair_attached(struct store *s, const struct tier_view *t)
 	}
 	// What is another's or unknown needs --discard-tier as well; a damaged tier of ours is as good as lost.
 	bool unknown = !tier_is_empty(t) && !tier_is_own(t, super) && t->found != TIER_FOUND_DAMAGED;
-	if (!s->config.lose_tier || (unknown && !s->config.discard_tier)) {
+	bool may = s->config.lose_tier && (!unknown || s->config.discard_tier);
+	if (!may && t->found == TIER_FOUND_SHRUNK) // it may well be ours
+		return refuse_tier(s, t);
+	if (!may) {
 		log_error("%s: its tier is missing: %s is not the one it was last mounted with%s; %s mounts the last epoch%s and loses what "
 			  "was written in the %.0f s since", s->backing->path, s->media->path,
 			  tier_is_dirty(t) && unknown ? ", and may hold data that is nowhere else" : "",

@@ -269,6 +269,9 @@ static int salvage_record(struct recovery *rc, const struct ring *r, uint64_t at
 	const struct item_disk *d = NULL;
 	int e = record_damaged(rc, r, lsn);
 
+	// There may have been more records in it than the one that lies at its beginning.
+	if (!e)
+		e = salvage(rc->s, &(struct check_finding){ .kind = CHECK_LOG_LOST, .expected = r->number, .found = bytes });
 	memset(rc->buffer, 0, sizeof rc->buffer);
 	ring_copy(r, at, rc->buffer, bytes < RECORD_BYTES_MAX ? bytes : RECORD_BYTES_MAX);
 	record->bytes = (uint32_t)(bytes < RECORD_BYTES_MAX ? bytes : RECORD_BYTES_MAX);

@@ -78,7 +78,7 @@ static bool is_zero(const uint8_t *p, size_t bytes)
 
 enum tier_found tier_probe(const struct media *m, struct tier_geometry *ret_geometry, uint8_t ret_fsid[16])
 {
-	bool magic = false, future = false, wrong_size = false;
+	bool magic = false, future = false, wrong_size = false, shrunk = false;
 
 	if (m->size_bytes < 2 * MIB)
 		return is_zero(m->base, m->size_bytes) ? TIER_FOUND_BLANK : TIER_FOUND_FOREIGN;
@@ -99,6 +99,10 @@ enum tier_found tier_probe(const struct media *m, struct tier_geometry *ret_geom
 			return TIER_FOUND_GOOD;
 		}
 		wrong_size = true;
+		if (h.size_bytes > m->size_bytes) {
+			shrunk = true;
+			ret_geometry->size_bytes = h.size_bytes;
+		}
 	}
 	if (future)
 		return TIER_FOUND_FUTURE;
@@ -106,6 +110,8 @@ enum tier_found tier_probe(const struct media *m, struct tier_geometry *ret_geom
 	uint64_t from = magic && !wrong_size ? TIER_WORDS_OFFSET : 0;
 	if (is_zero(m->base + from, MIB - from) && is_zero(m->base + m->size_bytes - MIB, MIB))
 		return TIER_FOUND_BLANK;
+	if (shrunk)
+		return TIER_FOUND_SHRUNK;
 	return magic || wrong_size ? TIER_FOUND_DAMAGED : TIER_FOUND_FOREIGN;
 }
 

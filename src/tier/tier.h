@@ -115,7 +115,10 @@ struct tier {
 // rings 0: chosen. -EINVAL: too small for 64 frames.
 int tier_geometry_for(uint64_t size_bytes, unsigned rings, struct tier_geometry *ret_geometry);
 
-enum tier_found { TIER_FOUND_BLANK, TIER_FOUND_GOOD, TIER_FOUND_FOREIGN, TIER_FOUND_DAMAGED, TIER_FOUND_FUTURE };
+enum tier_found {
+	TIER_FOUND_BLANK, TIER_FOUND_GOOD, TIER_FOUND_FOREIGN, TIER_FOUND_DAMAGED, TIER_FOUND_FUTURE,
+	TIER_FOUND_SHRUNK, // the media ends before the tier does, whose size is in ret_geometry
+};
 // Looks at the header copies of the media; fills geometry and fsid of a good one.
 enum tier_found tier_probe(const struct media *m, struct tier_geometry *ret_geometry, uint8_t ret_fsid[16]);
 // Both header copies, drained.

@@ -52,6 +52,18 @@ diff -r -x perhaps-lost "$DIR/expected" "$MNT" || fail "the last epoch is not co
 rm -f "$MNT/perhaps-lost"
 complete
 
+step "the tier has been cut short: refused, and --lose-tier alone does not give it up; with its size it mounts again"
+sync_fs
+kill9
+size=$(stat -c %s "$TIER")
+truncate -s $((size - 1)) "$TIER"
+refuse 'smaller.*restore its size'
+refuse 'smaller.*restore its size' --lose-tier
+refuse 'smaller.*restore its size' --discard-tier
+truncate -s "$size" "$TIER"
+mount_fs
+complete
+
 step "the tier that was thought lost comes back: it is of another attach now"
 kill9
 cp "$TIER" "$FAST/new-tier"

@@ -554,6 +554,7 @@ static void test_pages_of_a_damaged_record_are_kept(void **state)
 	put_case();
 	assert_int_equal(run_repair(false), 1);
 	assert_int_equal(finding_of(CHECK_RECORD_DAMAGED)->found, r->lsn);
+	assert_true(finding_of(CHECK_LOG_LOST)->found >= r->bytes);
 	finding_of(CHECK_RECORD_ITEM);
 	struct view now = view_now();
 	for (size_t i = 0; i < before.count; i++) {
