@@ -123,9 +123,156 @@ inline void sequence_bump(World &w, const Lane &me, u32 by)
 		w.lock[s].sequence += me.locked[s] ? by : 0;
 }
 
+// Ends a part of a commit, and says what becomes of the whole.
+#define STOP(what) do { me.verdict = Lane::what; FINISH(me.part_pc); } while (0)
+
+// Reads the pages that are built on, and builds the new ones in DRAM.
+inline Run gather_pages_step(World &w, Lane &me)
+{
+	const Effect &e = me.effect;
+	BEGIN(me.part_pc)
+	me.verdict = Lane::GOES_ON;
+	for (me.i = 0; me.i < e.writes; me.i++) {
+		if (e.write_halves[me.i] != 3) {
+			me.fetch.key = e.write_key[me.i];
+			CALL(me.part_pc, me.fetch_pc, fetch_step(w, me));
+			if (me.fetch.late)
+				STOP(AGAIN);
+			if (me.fetch.source == Fetched::BROKEN)
+				STOP(GIVES_UP); // EIO until overwritten
+			if (me.fetch.source == Fetched::FRAME && keeps(verify_base) && page_sum(me.fetch.key, me.fetch.half) != me.fetch.sum) {
+				if (!((me.fetch.half[0] | me.fetch.half[1]) & ROTTEN) && w.index[me.fetch.key].frame == me.fetch.frame && w.frame[me.fetch.frame].lsn == me.fetch.lsn)
+					harmed(w, "a frame does not match its checksum");
+				STOP(GIVES_UP);
+			}
+		}
+		change_add(me, e.write_key[me.i], e.write_halves[me.i] != 3);
+		for (int h = 0; h < 2; h++)
+			if (e.write_halves[me.i] >> h & 1)
+				me.change[me.changes - 1].half[h] = half_value(e.write_key[me.i], e.stamp);
+		STEP(me.part_pc);
+	}
+	if (e.cut_object >= 0 && e.cut_size & 1 && keeps(tail_in_record)) {
+		me.fetch.key = (int8_t)(object_first_key[e.cut_object] + e.cut_size / 2);
+		CALL(me.part_pc, me.fetch_pc, fetch_step(w, me));
+		if (me.fetch.late)
+			STOP(AGAIN);
+		if (me.fetch.source == Fetched::BROKEN ||
+		    (me.fetch.source == Fetched::FRAME && page_sum(me.fetch.key, me.fetch.half) != me.fetch.sum))
+			STOP(GIVES_UP);
+		change_add(me, me.fetch.key, true);
+		me.change[0].half[1] = 0;
+		STEP(me.part_pc);
+	}
+	END(me.part_pc);
+}
+
+inline Run gather_items_step(World &w, Lane &me)
+{
+	const Effect &e = me.effect;
+	BEGIN(me.part_pc)
+	me.verdict = Lane::GOES_ON;
+	for (me.i = 0; me.i < 2; me.i++)
+		if (e.objects >> me.i & 1) {
+			me.lookup_key = (u32)me.i;
+			CALL(me.part_pc, me.lookup_pc, lookup_step(w, me));
+			me.inode_seen[me.i] = me.lookup_value;
+		}
+	for (me.i = 0; me.i < DIRENTS; me.i++)
+		if (e.put == me.i || e.remove == me.i) {
+			me.lookup_key = (u32)(ITEM_DIRENT0 + me.i);
+			CALL(me.part_pc, me.lookup_pc, lookup_step(w, me));
+			if ((me.lookup_value != 0) == (e.put == me.i))
+				STOP(GIVES_UP); // EEXIST, ENOENT
+		}
+	END(me.part_pc);
+}
+
+inline Run build_frames_step(World &w, Lane &me)
+{
+	BEGIN(me.part_pc)
+	for (me.i = 0; me.i < me.changes; me.i++) {
+		for (me.j = 0; me.j < 2; me.j++) {
+			w.tier.store(me.id, frame_word(me.change[me.i].frame, me.j), me.change[me.i].half[me.j]);
+			STEP(me.part_pc);
+		}
+		me.change[me.i].sum = page_sum(me.change[me.i].key, me.change[me.i].half);
+	}
+	END(me.part_pc);
+}
+
+// The record: durable and atomic.
+inline Run log_step(World &w, Lane &me)
+{
+	const Effect &e = me.effect;
+	BEGIN(me.part_pc)
+	me.verdict = Lane::GOES_ON;
+	me.counter = w.lsn;
+	me.cut_seen = w.cut;
+	STEP(me.part_pc);
+	if (keeps(inflight_first)) {
+		me.inflight = me.counter;
+		STEP(me.part_pc);
+	}
+	me.lsn = w.lsn++;
+	STEP(me.part_pc);
+	me.inflight = keeps(inflight_first) ? me.counter : me.lsn;
+	if (!keeps(locks_before_lsn)) {
+		CALL(me.part_pc, me.lock_pc, lock_step(w, me));
+		if (!commit_check(w, me)) {
+			me.inflight = 0;
+			STOP(AGAIN);
+		}
+	}
+	record_build(w, me);
+	trace("lane%d: append record %llu, %d switches, %d items (stamp %u, objects %x)", me.id, (unsigned long long)me.lsn, me.record.switches, me.record.items, e.stamp, e.objects);
+	record_append(w.tier, me.id, w.attach, me.id, w.head[me.id], me.record);
+	w.head[me.id] += me.record.words();
+	w.oracle.appended[me.id] = { true, e, me.lsn };
+	STEP(me.part_pc);
+	if (keeps(drain_record))
+		w.tier.drain(me.id);
+	oracle_durable(w, me); // here, and all at once
+	if (!keeps(inflight_until_switch))
+		me.inflight = 0;
+	for (int s = 0; s < LOCK_SLOTS && !keeps(locks_until_switch); s++)
+		if (me.locked[s])
+			w.lock[s].owner = -1;
+	STEP(me.part_pc);
+	END(me.part_pc);
+}
+
+// What the record says, in the index and in the overlay.
+inline Run switch_step(World &w, Lane &me)
+{
+	BEGIN(me.part_pc)
+	if (keeps(seq_odd))
+		sequence_bump(w, me, 1);
+	STEP(me.part_pc);
+	for (me.i = 0; me.i < me.changes; me.i++) {
+		UNTIL(me.part_pc, bucket_of(w, me.change[me.i].key).owner < 0);
+		index_switch(w, me, me.change[me.i]);
+		STEP(me.part_pc);
+		if (me.keep_late) { // mutant: kept, but one step late
+			w.frame[me.victim[0]].kept = true;
+			me.keep_late = false;
+		}
+	}
+	for (me.i = 0; me.i < me.record.items; me.i++) {
+		overlay_put(w, me.record.it[me.i].key, me.record.it[me.i].value, me.lsn, keeps(cut_read_late) ? w.cut : me.cut_seen);
+		STEP(me.part_pc);
+	}
+	sequence_bump(w, me, keeps(seq_odd) ? 1 : 2);
+	STEP(me.part_pc);
+	me.inflight = 0;
+	STEP(me.part_pc);
+	unlock_all(w, me);
+	STEP(me.part_pc);
+	END(me.part_pc);
+}
+
 inline Run txn_step(World &w, Lane &me)
 {
-	Effect &e = me.effect;
 	BEGIN(me.txn_pc)
 	me.restarts = 0;
 restart:
@@ -134,58 +281,20 @@ restart:
 	if (me.locked_first)
 		CALL(me.txn_pc, me.lock_pc, lock_step(w, me));
 
-	// gather: reads, and builds the new pages in DRAM
 	for (int s = 0; s < LOCK_SLOTS; s++)
 		me.sequence[s] = w.lock[s].sequence;
 	STEP(me.txn_pc);
 	for (int s = 0; s < LOCK_SLOTS; s++)
 		if (wants_lock(w, me, s) && me.sequence[s] & 1 && !me.locked[s])
 			goto changed;
-	for (me.i = 0; me.i < e.writes; me.i++) {
-		if (e.write_halves[me.i] != 3) {
-			me.fetch.key = e.write_key[me.i];
-			CALL(me.txn_pc, me.fetch_pc, fetch_step(w, me));
-			if (me.fetch.late)
-				goto changed;
-			if (me.fetch.source == Fetched::BROKEN)
-				goto fail; // EIO until overwritten
-			if (me.fetch.source == Fetched::FRAME && keeps(verify_base) && page_sum(me.fetch.key, me.fetch.half) != me.fetch.sum) {
-				if (!((me.fetch.half[0] | me.fetch.half[1]) & ROTTEN) && w.index[me.fetch.key].frame == me.fetch.frame && w.frame[me.fetch.frame].lsn == me.fetch.lsn)
-					harmed(w, "a frame does not match its checksum");
-				goto fail;
-			}
-		}
-		change_add(me, e.write_key[me.i], e.write_halves[me.i] != 3);
-		for (int h = 0; h < 2; h++)
-			if (e.write_halves[me.i] >> h & 1)
-				me.change[me.changes - 1].half[h] = half_value(e.write_key[me.i], e.stamp);
-		STEP(me.txn_pc);
-	}
-	if (e.cut_object >= 0 && e.cut_size & 1 && keeps(tail_in_record)) {
-		me.fetch.key = (int8_t)(object_first_key[e.cut_object] + e.cut_size / 2);
-		CALL(me.txn_pc, me.fetch_pc, fetch_step(w, me));
-		if (me.fetch.late)
-			goto changed;
-		if (me.fetch.source == Fetched::BROKEN ||
-		    (me.fetch.source == Fetched::FRAME && page_sum(me.fetch.key, me.fetch.half) != me.fetch.sum))
-			goto fail;
-		change_add(me, me.fetch.key, true);
-		me.change[0].half[1] = 0;
-		STEP(me.txn_pc);
-	}
-	for (me.i = 0; me.i < 2; me.i++)
-		if (e.objects >> me.i & 1) {
-			me.lookup_key = (u32)me.i;
-			CALL(me.txn_pc, me.lookup_pc, lookup_step(w, me));
-			me.inode_seen[me.i] = me.lookup_value;
-		}
-	for (me.i = 0; me.i < DIRENTS; me.i++)
-		if (e.put == me.i || e.remove == me.i) {
-			me.lookup_key = (u32)(ITEM_DIRENT0 + me.i);
-			CALL(me.txn_pc, me.lookup_pc, lookup_step(w, me));
-			if ((me.lookup_value != 0) == (e.put == me.i))
-				goto fail; // EEXIST, ENOENT
-		}
+	CALL(me.txn_pc, me.part_pc, gather_pages_step(w, me));
+	if (me.verdict == Lane::AGAIN)
+		goto changed;
+	if (me.verdict == Lane::GIVES_UP)
+		goto fail;
+	CALL(me.txn_pc, me.part_pc, gather_items_step(w, me));
+	if (me.verdict == Lane::GIVES_UP)
+		goto fail;
 
 	if (!keeps(no_quiescent))
 		me.quiescent++;
@@ -195,13 +304,7 @@ restart:
 		if (me.change[me.i].frame < 0)
 			goto no_space;
 	}
-	for (me.i = 0; me.i < me.changes; me.i++) {
-		for (me.j = 0; me.j < 2; me.j++) {
-			w.tier.store(me.id, frame_word(me.change[me.i].frame, me.j), me.change[me.i].half[me.j]);
-			STEP(me.txn_pc);
-		}
-		me.change[me.i].sum = page_sum(me.change[me.i].key, me.change[me.i].half);
-	}
+	CALL(me.txn_pc, me.part_pc, build_frames_step(w, me));
 	if (me.changes && dice->chance(30)) { // interrupted before it commits
 		if (keeps(abort_drain))
 			w.tier.drain(me.id);
@@ -229,61 +332,10 @@ changed:
 	}
 	STEP(me.txn_pc);
 
-	me.counter = w.lsn;
-	me.cut_seen = w.cut;
-	STEP(me.txn_pc);
-	if (keeps(inflight_first)) {
-		me.inflight = me.counter;
-		STEP(me.txn_pc);
-	}
-	me.lsn = w.lsn++;
-	STEP(me.txn_pc);
-	me.inflight = keeps(inflight_first) ? me.counter : me.lsn;
-	if (!keeps(locks_before_lsn)) {
-		CALL(me.txn_pc, me.lock_pc, lock_step(w, me));
-		if (!commit_check(w, me)) {
-			me.inflight = 0;
-			goto changed;
-		}
-	}
-	record_build(w, me);
-	trace("lane%d: append record %llu, %d switches, %d items (stamp %u, objects %x)", me.id, (unsigned long long)me.lsn, me.record.switches, me.record.items, e.stamp, e.objects);
-	record_append(w.tier, me.id, w.attach, me.id, w.head[me.id], me.record);
-	w.head[me.id] += me.record.words();
-	w.oracle.appended[me.id] = { true, e, me.lsn };
-	STEP(me.txn_pc);
-	if (keeps(drain_record))
-		w.tier.drain(me.id);
-	oracle_durable(w, me); // here, and all at once
-	if (!keeps(inflight_until_switch))
-		me.inflight = 0;
-	for (int s = 0; s < LOCK_SLOTS && !keeps(locks_until_switch); s++)
-		if (me.locked[s])
-			w.lock[s].owner = -1;
-	STEP(me.txn_pc);
-
-	if (keeps(seq_odd))
-		sequence_bump(w, me, 1);
-	STEP(me.txn_pc);
-	for (me.i = 0; me.i < me.changes; me.i++) {
-		UNTIL(me.txn_pc, bucket_of(w, me.change[me.i].key).owner < 0);
-		index_switch(w, me, me.change[me.i]);
-		STEP(me.txn_pc);
-		if (me.keep_late) { // mutant: kept, but one step late
-			w.frame[me.victim[0]].kept = true;
-			me.keep_late = false;
-		}
-	}
-	for (me.i = 0; me.i < me.record.items; me.i++) {
-		overlay_put(w, me.record.it[me.i].key, me.record.it[me.i].value, me.lsn, keeps(cut_read_late) ? w.cut : me.cut_seen);
-		STEP(me.txn_pc);
-	}
-	sequence_bump(w, me, keeps(seq_odd) ? 1 : 2);
-	STEP(me.txn_pc);
-	me.inflight = 0;
-	STEP(me.txn_pc);
-	unlock_all(w, me);
-	STEP(me.txn_pc);
+	CALL(me.txn_pc, me.part_pc, log_step(w, me));
+	if (me.verdict == Lane::AGAIN)
+		goto changed;
+	CALL(me.txn_pc, me.part_pc, switch_step(w, me));
 	oracle_reply(w, me);
 	w.lane[1 - me.id].hunted |= me.hunts;
 	FINISH(me.txn_pc);
