@@ -57,23 +57,114 @@ inline void relog_append(World &w, Lane &me)
 	me.relog.items = 0;
 }
 
+inline void relog_record(World &w, Lane &me)
+{
+	me.relog = {};
+	me.relog.lsn = w.lsn++;
+	for (int i = 0; i < me.reclaimed.items; i++)
+		relog_if_newest(w, me, me.reclaimed.it[i]);
+	relog_append(w, me);
+}
+
+// Up to where nothing is in flight.
+inline Run reclaim_limit_step(World &w, Lane &me)
+{
+	BEGIN(me.part_pc)
+	// S first: what takes its LSN later is above it
+	me.limit = keeps(s_first) ? w.lsn : ~0ull;
+	STEP(me.part_pc);
+	for (me.i = 0; me.i < LANES; me.i++) {
+		if (keeps(inflight) && w.lane[me.i].inflight && w.lane[me.i].inflight < me.limit)
+			me.limit = w.lane[me.i].inflight;
+		STEP(me.part_pc);
+	}
+	if (!keeps(s_first) && w.lsn < me.limit)
+		me.limit = w.lsn;
+	me.limit--;
+	END(me.part_pc);
+}
+
+// The item ring has its own tail: half full, its oldest records go round again.
+inline Run turn_item_ring_step(World &w, Lane &me)
+{
+	BEGIN(me.part_pc)
+	for (me.slice = 0; me.slice < 4 && w.head[ITEM_RING] - me.cursor[ITEM_RING] > ITEM_RING_WORDS / 2; me.slice++) {
+		if (!record_parse(w.tier, me.id, w.attach, ITEM_RING, me.cursor[ITEM_RING], &me.reclaimed)) {
+			harmed(w, "a live record of the item ring cannot be read");
+			break;
+		}
+		relog_record(w, me);
+		me.cursor[ITEM_RING] += me.reclaimed.words();
+		STEP(me.part_pc);
+	}
+	END(me.part_pc);
+}
+
+// Slots for what a record has switched, none for what it has replaced, and its items logged again.
+inline Run reclaim_record_step(World &w, Lane &me)
+{
+	BEGIN(me.part_pc)
+	me.new_t = me.reclaimed.lsn;
+	trace("lane%d: reclaim record %llu of ring %d", me.id, (unsigned long long)me.reclaimed.lsn, me.i);
+	for (me.j = 0; me.j < me.reclaimed.switches; me.j++) {
+		{
+			const Switch &s = me.reclaimed.sw[me.j];
+			Frame &f = w.frame[s.frame];
+			if (w.index[s.key].frame == s.frame)
+				slot_store(w, me.id, s.frame, false);
+			else if (f.kept && f.lsn == me.reclaimed.lsn)
+				slot_store(w, me.id, s.frame, true);
+		}
+		STEP(me.part_pc);
+	}
+	for (int f = 0; f < FRAMES; f++)
+		if (w.frame[f].place == Frame::LIMBO && w.frame[f].replaced_by == me.reclaimed.lsn) {
+			slot_free_store(w, me.id, f);
+			w.frame[f].slot_pending = true;
+		}
+	STEP(me.part_pc);
+	relog_record(w, me);
+	STEP(me.part_pc);
+	END(me.part_pc);
+}
+
+// The front moves on, and what lies behind it may be used again.
+inline Run reclaim_front_step(World &w, Lane &me)
+{
+	BEGIN(me.part_pc)
+	if (keeps(drain_slots))
+		w.tier.drain(me.id);
+	STEP(me.part_pc);
+	w.tier.store(me.id, keeps(global_t) ? W_T : W_LANE_T + me.ring, me.new_t);
+	STEP(me.part_pc);
+	if (keeps(drain_t))
+		w.tier.drain(me.id);
+	w.t = me.new_t;
+	STEP(me.part_pc);
+	for (int r = 0; r < RINGS; r++)
+		if (me.cursor[r] != w.tail[r])
+			w.tier.store(me.id, W_TAIL + r, me.cursor[r]);
+	memcpy(w.tail, me.cursor, sizeof w.tail);
+	STEP(me.part_pc);
+	if (keeps(drain_tails))
+		w.tier.drain(me.id);
+	memcpy(w.durable_tail, w.tail, sizeof w.tail);
+	for (int f = 0; f < FRAMES; f++)
+		if (w.frame[f].slot_pending) {
+			w.frame[f].slot_pending = false;
+			w.frame[f].slot_freed = true;
+			frame_retire(w, f);
+		}
+	END(me.part_pc);
+}
+
 inline Run reclaim_step(World &w, Lane &me)
 {
 	BEGIN(me.table_pc)
 	if (!table_trylock(w, me))
 		FINISH(me.table_pc);
 	STEP(me.table_pc);
-	// S first: what takes its LSN later is above it
-	me.limit = keeps(s_first) ? w.lsn : ~0ull;
-	STEP(me.table_pc);
-	for (me.i = 0; me.i < LANES; me.i++) {
-		if (keeps(inflight) && w.lane[me.i].inflight && w.lane[me.i].inflight < me.limit)
-			me.limit = w.lane[me.i].inflight;
-		STEP(me.table_pc);
-	}
-	if (!keeps(s_first) && w.lsn < me.limit)
-		me.limit = w.lsn;
-	me.limit--;
+	CALL(me.table_pc, me.part_pc, reclaim_limit_step(w, me));
 	me.new_t = w.t;
 	me.ring = dice->below(LANES); // only for the mutant with a T per lane
 	memcpy(me.cursor, w.tail, sizeof me.cursor);
@@ -83,20 +174,7 @@ inline Run reclaim_step(World &w, Lane &me)
 			w.frame[me.i].slot_pending = true;
 			STEP(me.table_pc);
 		}
-	// The item ring has its own tail: half full, its oldest records go round again.
-	for (me.slice = 0; me.slice < 4 && w.head[ITEM_RING] - me.cursor[ITEM_RING] > ITEM_RING_WORDS / 2; me.slice++) {
-		if (!record_parse(w.tier, me.id, w.attach, ITEM_RING, me.cursor[ITEM_RING], &me.reclaimed)) {
-			harmed(w, "a live record of the item ring cannot be read");
-			break;
-		}
-		me.relog = {};
-		me.relog.lsn = w.lsn++;
-		for (int i = 0; i < me.reclaimed.items; i++)
-			relog_if_newest(w, me, me.reclaimed.it[i]);
-		relog_append(w, me);
-		me.cursor[ITEM_RING] += me.reclaimed.words();
-		STEP(me.table_pc);
-	}
+	CALL(me.table_pc, me.part_pc, turn_item_ring_step(w, me));
 	for (me.slice = 0; me.slice < 3; me.slice++) {
 		me.i = reclaim_pick(w, me);
 		if (me.i < 0) {
@@ -107,55 +185,9 @@ inline Run reclaim_step(World &w, Lane &me)
 		me.cursor[me.i] += me.reclaimed.words();
 		if (keeps(global_t) && me.reclaimed.lsn <= w.t)
 			continue; // left by a crash between T and the tails
-		me.new_t = me.reclaimed.lsn;
-		trace("lane%d: reclaim record %llu of ring %d", me.id, (unsigned long long)me.reclaimed.lsn, me.i);
-		for (me.j = 0; me.j < me.reclaimed.switches; me.j++) {
-			{
-				const Switch &s = me.reclaimed.sw[me.j];
-				Frame &f = w.frame[s.frame];
-				if (w.index[s.key].frame == s.frame)
-					slot_store(w, me.id, s.frame, false);
-				else if (f.kept && f.lsn == me.reclaimed.lsn)
-					slot_store(w, me.id, s.frame, true);
-			}
-			STEP(me.table_pc);
-		}
-		for (int f = 0; f < FRAMES; f++)
-			if (w.frame[f].place == Frame::LIMBO && w.frame[f].replaced_by == me.reclaimed.lsn) {
-				slot_free_store(w, me.id, f);
-				w.frame[f].slot_pending = true;
-			}
-		STEP(me.table_pc);
-		me.relog = {};
-		me.relog.lsn = w.lsn++;
-		for (int i = 0; i < me.reclaimed.items; i++)
-			relog_if_newest(w, me, me.reclaimed.it[i]);
-		relog_append(w, me);
-		STEP(me.table_pc);
+		CALL(me.table_pc, me.part_pc, reclaim_record_step(w, me));
 	}
-	if (keeps(drain_slots))
-		w.tier.drain(me.id);
-	STEP(me.table_pc);
-	w.tier.store(me.id, keeps(global_t) ? W_T : W_LANE_T + me.ring, me.new_t);
-	STEP(me.table_pc);
-	if (keeps(drain_t))
-		w.tier.drain(me.id);
-	w.t = me.new_t;
-	STEP(me.table_pc);
-	for (int r = 0; r < RINGS; r++)
-		if (me.cursor[r] != w.tail[r])
-			w.tier.store(me.id, W_TAIL + r, me.cursor[r]);
-	memcpy(w.tail, me.cursor, sizeof w.tail);
-	STEP(me.table_pc);
-	if (keeps(drain_tails))
-		w.tier.drain(me.id);
-	memcpy(w.durable_tail, w.tail, sizeof w.tail);
-	for (int f = 0; f < FRAMES; f++)
-		if (w.frame[f].slot_pending) {
-			w.frame[f].slot_pending = false;
-			w.frame[f].slot_freed = true;
-			frame_retire(w, f);
-		}
+	CALL(me.table_pc, me.part_pc, reclaim_front_step(w, me));
 	w.table_lock = -1;
 	STEP(me.table_pc);
 	END(me.table_pc);
