@@ -335,7 +335,7 @@ static int check_again(struct fsck *fsck, struct store *store, uint64_t *ret_lef
 	return r;
 }
 
-static int repair(struct fsck *fsck, struct store *store, struct fs_mends *mends)
+static int repair(struct fsck *fsck, struct store *store, struct fs_mends *mends, uint64_t nodes_lost)
 {
 	struct check_config config = check_config(fsck);
 	uint64_t left = 0, stay = fsck->to_stay;
@@ -343,7 +343,7 @@ static int repair(struct fsck *fsck, struct store *store, struct fs_mends *mends
 	fsck->repairing = true;
 	int r = fs_mend(store, &config, mends);
 	if (!r)
-		r = store_rebuild(store, &config);
+		r = store_rebuild(store, &config, nodes_lost);
 	if (!r)
 		r = check_again(fsck, store, &left);
 	if (r)
@@ -373,7 +373,12 @@ static int check_and_repair(struct fsck *fsck, struct store *store)
 		r = cannot_go_on(fsck, r);
 	} else {
 		summary(fsck, &result);
-		r = result.store.errors == 0 ? EXIT_CLEAN : !wanted(fsck, &result) ? EXIT_ERRORS_LEFT : repair(fsck, store, mends);
+		if (result.store.errors == 0)
+			r = EXIT_CLEAN;
+		else if (!wanted(fsck, &result))
+			r = EXIT_ERRORS_LEFT;
+		else
+			r = repair(fsck, store, mends, result.store.nodes_lost);
 	}
 	fs_mends_free(mends);
 	return r;

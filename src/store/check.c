@@ -160,7 +160,7 @@ static void run_end(struct compare *m)
 
 static void run_add(struct compare *m, enum check_kind kind, block_t block)
 {
-	if (kind == CHECK_BLOCK_LEAKED && m->check->result->tree_damaged) {
+	if (kind == CHECK_BLOCK_LEAKED && m->check->result->nodes_lost) {
 		if (m->lost++ == 0)
 			m->first_lost = block;
 		return;

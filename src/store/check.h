@@ -103,7 +103,7 @@ void check_describe(const struct check_finding *finding, char *ret_line, size_t 
 struct check_result {
 	uint64_t errors, warnings;
 	uint64_t nodes, items, pages_read, frames, blocks_used; // looked at
-	bool tree_damaged; // parts of it could not be read: what is missing may be there
+	uint64_t nodes_lost; // a sum over those that were not looked at: what is missing may be below; 0: none
 };
 
 // The content of the store as it is, item by item: of each key the newest version, DROPs applied. In
@@ -143,8 +143,9 @@ int mend_drop_object(struct store *store, object_t object);
 int mend_tail(struct store *store, object_t object, page_t page, unsigned bytes); // zeroes from there on
 
 // Writes all that a check passes now to a new tree, and new bitmaps; nothing in force is touched. From
-// then on the store is that tree alone, to be checked once more. No lane is there. -ENOSPC (reported).
-int store_rebuild(struct store *store, const struct check_config *config);
+// then on the store is that tree alone, to be checked once more. No lane is there. nodes_lost: of the check that
+// the user was told; -EIO where there are others by now. -ENOSPC (reported).
+int store_rebuild(struct store *store, const struct check_config *config, uint64_t nodes_lost);
 // And puts it in force. Then the store is only to be closed. An error (reported) leaves the one or the other.
 int store_put_in_force(struct store *store);
 

@@ -270,7 +270,7 @@ static int emit_frame(struct sweep *w, frame_t f, const uint64_t *sum)
 			return r;
 		return w->visitor->content(w->config->visitor_arg, fr->object, fr->page, tier_frame_data(w->s->tier, f), tag);
 	}
-	if (sum ? *sum == fr->sum : w->check->result->tree_damaged)
+	if (sum ? *sum == fr->sum : w->check->result->nodes_lost)
 		return 0;
 	report(w, &(struct check_finding){ .kind = sum ? CHECK_FRAME_STALE : CHECK_FRAME_NOTHING, .object = fr->object,
 					   .page = fr->page, .place = PLACE_FRAME, .at = f, .expected = sum ? *sum : fr->page, .found = fr->sum });
@@ -478,7 +478,7 @@ static bool node_found_good(struct sweep *w, const struct expect *x, const struc
 	report(w, &f);
 	report(w, &(struct check_finding){ .kind = CHECK_RANGE_LOST, .object = x->from.object, .place = PLACE_KEY,
 					   .at = x->from.sub, .expected = x->limit.object, .found = x->limit.sub });
-	w->check->result->tree_damaged = true;
+	w->check->result->nodes_lost += hash_mix(x->ref.block, x->ref.birth);
 	return false;
 }
 

@@ -259,27 +259,40 @@ static void check_renew(struct rebuild *rb, const struct check_config *config, s
 				    .twice.layout = space_layout(rb->s->super.blocks) };
 }
 
-static int rebuild(struct rebuild *rb, const struct check_config *config)
+// A node that cannot be read only now would be left out without a word.
+static int none_lost_since(const struct rebuild *rb, uint64_t nodes_lost)
+{
+	return rb->check.result->nodes_lost != nodes_lost ? -EIO : 0;
+}
+
+static int rebuild(struct rebuild *rb, const struct check_config *config, uint64_t nodes_lost)
 {
 	struct check_result old, new;
 	struct tree_root root;
 
 	check_renew(rb, config, &old);
 	int r = check_mark(&rb->check);
+	if (!r)
+		r = none_lost_since(rb, nodes_lost);
 	if (r)
 		return r;
 	space_begin_anew(rb->s->space, used_of_group, &rb->check.used);
+	old.nodes_lost = 0; // the pass that writes counts anew
 	r = write_tree(rb, &root);
+	if (!r)
+		r = none_lost_since(rb, nodes_lost);
 	if (!r)
 		r = adopt(rb, &root);
 	if (r)
 		return r;
 	check_renew(rb, config, &new);
 	r = check_mark(&rb->check);
+	if (!r)
+		r = none_lost_since(rb, 0);
 	return r ? r : write_space(rb);
 }
 
-int store_rebuild(struct store *s, const struct check_config *config)
+int store_rebuild(struct store *s, const struct check_config *config, uint64_t nodes_lost)
 {
 	struct rebuild rb = { .s = s, .cut = atomic_load(&s->lsn) };
 
@@ -292,7 +305,7 @@ int store_rebuild(struct store *s, const struct check_config *config)
 	rb.data = aligned_alloc(PAGE_BYTES, (size_t)EXTENT_PAGES_MAX * PAGE_BYTES);
 	if (!rb.data)
 		return -ENOMEM;
-	int r = rebuild(&rb, config);
+	int r = rebuild(&rb, config, nodes_lost);
 	if (r && r != -ECANCELED)
 		log_error("%s: the new tree cannot be written: %s; nothing was changed", s->backing->path, strerror(-r));
 	used_fini(&rb.check.used);

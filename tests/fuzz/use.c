@@ -202,7 +202,7 @@ static int mend(struct store *s, struct fs_mends *mends, bool drop_damaged)
 	if (!r)
 		r = fs_mend(s, &check, mends);
 	if (!r)
-		r = store_rebuild(s, &check);
+		r = store_rebuild(s, &check, result.store.nodes_lost);
 	return r ? r : store_put_in_force(s);
 }
 

@@ -29,10 +29,24 @@ static int open_for(bool repair, struct store **ret_store)
 }
 
 static int writes_left = -1; // until the power is cut; negative: it is not
+static int reads_left = -1;  // of the rebuild, until one fails; likewise
+static bool rebuilding, reads_go_on; // after the one
 
-static int count_writes(void *arg, char kind, block_t block, const struct iovec *iov, int iovcnt)
+static int count_reads(void)
 {
-	if (kind == 'r' || writes_left < 0)
+	if (!rebuilding || reads_left < 0 || (reads_left == 0 && reads_go_on))
+		return 0;
+	if (reads_left > 1)
+		return reads_left--, 0;
+	reads_left = reads_go_on ? 0 : 1;
+	return -EIO;
+}
+
+static int count_ios(void *arg, char kind, block_t block, const struct iovec *iov, int iovcnt)
+{
+	if (kind == 'r')
+		return count_reads();
+	if (writes_left < 0)
 		return 0;
 	if (writes_left == 0)
 		return -EIO; // as is every one after it
@@ -40,10 +54,18 @@ static int count_writes(void *arg, char kind, block_t block, const struct iovec 
 	return 0;
 }
 
+static int rebuild(struct store *s, const struct check_config *check)
+{
+	rebuilding = true;
+	int r = store_rebuild(s, check, result.store.nodes_lost);
+	rebuilding = false;
+	return r;
+}
+
 // 1: repaired, 0: nothing to do.
 static int run_repair(bool drop_damaged)
 {
-	static const struct backing_hook hook = { count_writes, NULL };
+	static const struct backing_hook hook = { count_ios, NULL };
 	struct check_config check = { .report = note_all };
 	struct fs_mends *mends;
 	struct store *s;
@@ -59,7 +81,7 @@ static int run_repair(bool drop_damaged)
 	if (wanted) {
 		r = fs_mend(s, &check, mends);
 		if (!r)
-			r = store_rebuild(s, &check);
+			r = rebuild(s, &check);
 		if (!r)
 			r = store_put_in_force(s);
 	}
@@ -296,6 +318,34 @@ static void test_power_cut_at_any_write(void **state)
 {
 	power_cut_at_any_write(tier_image, backing_image);
 	power_cut_at_any_write(dirty_tier_image, dirty_backing_image);
+}
+
+// What could be read when the user was told is not lost without a word: the repair fails and changes nothing, or
+// did not want it.
+static void read_fails(bool once)
+{
+	bool reached = true;
+	images_put(tier_image, backing_image);
+	struct view before = view_now();
+	for (int n = 1; reached; n++) {
+		images_put(tier_image, backing_image);
+		damage_some_leaf();
+		put_case();
+		reads_left = n;
+		reads_go_on = once;
+		int r = run_repair(false);
+		reached = reads_left == (once ? 0 : 1) && n < 1000;
+		reads_left = -1;
+		assert_true(r == 1 || r == -EIO);
+		assert_kept("read", &before);
+	}
+	free(before.seen);
+}
+
+static void test_passing_read_error_loses_nothing_untold(void **state)
+{
+	read_fails(true);
+	read_fails(false);
 }
 
 static struct tier_geometry geometry;
@@ -576,6 +626,7 @@ int main(void)
 		cmocka_unit_test(test_wrong_meaning_is_repaired),
 		cmocka_unit_test(test_damaged_pages_are_dropped_if_that_is_wanted),
 		cmocka_unit_test(test_power_cut_at_any_write),
+		cmocka_unit_test(test_passing_read_error_loses_nothing_untold),
 		cmocka_unit_test(test_damage_at_random_is_repaired),
 		cmocka_unit_test(test_flipped_bit_of_a_slot_loses_nothing),
 		cmocka_unit_test(test_damaged_slot_is_poisoned_and_told),
