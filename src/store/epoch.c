@@ -687,8 +687,9 @@ static void *epoch_main(void *arg)
 	while (!s->epoch_stop) {
 		if (s->roots_wanted) {
 			pthread_mutex_unlock(&s->epoch_lock);
-			scrub_roots(s);
+			int scrubbed = scrub_roots(s);
 			pthread_mutex_lock(&s->epoch_lock);
+			s->roots_result = scrubbed;
 			s->roots_wanted = false;
 			pthread_cond_broadcast(&s->epoch_done);
 			continue;

@@ -132,9 +132,13 @@ static bool has_to_move(const struct rebuild *rb, object_t object, page_t page, 
 static int move_page(struct rebuild *rb, object_t object, page_t page, block_t block, uint64_t sum)
 {
 	int r = ioq_read(rb->s->ioq, block, rb->data, 1);
-	if (r && r != -EIO)
+	if (r) // it may be for now only
+		log_error("%s: block %llu cannot be read, and page %llu of object %llu in it has to move: try again, or make a hole of the "
+			  "page with --drop-damaged", rb->s->backing->path, (unsigned long long)block, (unsigned long long)page,
+			  (unsigned long long)object);
+	if (r)
 		return r;
-	if (r || !page_good(rb, object, page, rb->data, &sum))
+	if (!page_good(rb, object, page, rb->data, &sum))
 		return poison(rb, object, page);
 	return write_pages(rb, object, page, 1, &sum);
 }

@@ -110,14 +110,16 @@ static int scrub_tier(struct scrub *sc)
 
 // ---- superblocks and space --------------------------------------------------------------------------
 
-static void scrub_super(struct store *s, char copy)
+static int scrub_super(struct store *s, char copy)
 {
 	struct super_disk *found, expected = s->super;
 	if (s->read_only && copy == s->super_inferior)
-		return; // a power cut between the two, not to be made good here
+		return 0; // a power cut between the two, not to be made good here
 	found = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
+	if (!found)
+		return -ENOMEM;
 	super_seal(&expected);
-	int r = found ? ioq_read(s->ioq, copy == 'A' ? 0 : s->blocks - 1, found, 1) : -ENOMEM;
+	int r = ioq_read(s->ioq, copy == 'A' ? 0 : s->blocks - 1, found, 1);
 	if (!r && memcmp(found, &expected, sizeof expected) != 0) {
 		bool healed = !s->read_only && super_write(s->backing, s->ioq, &expected, copy) == 0;
 		log_error("%s: superblock %c is damaged: expected checksum %016llx, found %016llx%s", s->backing->path, copy,
@@ -128,6 +130,7 @@ static void scrub_super(struct store *s, char copy)
 		count_error(s, false);
 	}
 	free(found);
+	return 0;
 }
 
 static int taken(void *arg, block_t block, uint64_t count)
@@ -136,32 +139,35 @@ static int taken(void *arg, block_t block, uint64_t count)
 }
 
 // Past what the epoch thread keeps of it in DRAM.
-static void scrub_space(struct store *s)
+static int scrub_space(struct store *s)
 {
 	struct space *space;
 	struct space_root root = { s->super.space, s->super.space_levels };
 	int r = space_new(s->backing, s->ioq, s->blocks, s->seed, root, &space);
 	if (r)
-		return;
-	if (space_for_each_taken(space, taken, NULL)) // said there
-		count_error(s, false);
+		return r;
+	r = space_for_each_taken(space, taken, NULL);
 	space_free(space);
+	if (r && r != -ENOMEM) { // said there
+		count_error(s, false);
+		r = 0;
+	}
+	return r;
 }
 
-void scrub_roots(struct store *s)
+int scrub_roots(struct store *s)
 {
-	scrub_super(s, 'A');
-	scrub_super(s, 'B');
-	scrub_space(s);
+	int r = scrub_super(s, 'A');
+	if (!r)
+		r = scrub_super(s, 'B');
+	return r ? r : scrub_space(s);
 }
 
 static int ask_for_roots(struct scrub *sc)
 {
 	struct store *s = sc->s;
-	if (s->read_only) { // there is no epoch thread
-		scrub_roots(s);
-		return 0;
-	}
+	if (s->read_only) // there is no epoch thread
+		return scrub_roots(s);
 	pthread_mutex_lock(&s->epoch_lock);
 	s->roots_wanted = true;
 	pthread_cond_signal(&s->epoch_cond);
@@ -169,8 +175,9 @@ static int ask_for_roots(struct scrub *sc)
 		struct timespec until = deadline_in_ms(100);
 		pthread_cond_timedwait(&s->epoch_done, &s->epoch_lock, &until);
 	}
+	int r = s->roots_result;
 	pthread_mutex_unlock(&s->epoch_lock);
-	return atomic_load(&sc->stop) ? -EINTR : 0;
+	return atomic_load(&sc->stop) ? -EINTR : r;
 }
 
 // ---- tree and data --------------------------------------------------------------------------------------

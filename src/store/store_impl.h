@@ -223,6 +223,7 @@ struct store {
 	struct scrub *scrub;     // under scrub_lock: has been started and not yet joined
 	_Atomic uint64_t scrub_state, scrub_end_ns, scrub_checked, scrub_total, scrub_errors, scrub_healed;
 	bool roots_wanted;       // under epoch_lock: superblocks and space are to be looked at
+	int roots_result;
 
 	_Atomic uint64_t count[COUNTERS]; // of lanes that are gone
 	_Atomic uint64_t evicted, written_back, dropped;
@@ -410,7 +411,7 @@ uint64_t dirty_limit(struct store *s); // frames
 
 // ---- scrub.c -------------------------------------------------------------------------------------
 
-void scrub_roots(struct store *s); // by the epoch thread, between epochs
+int scrub_roots(struct store *s); // by the epoch thread, between epochs
 void scrub_stats(struct store *s, struct vems_stats *ret_stats);
 
 // ---- badblock.c: the epoch thread's ------------------------------------------------------------
