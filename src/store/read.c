@@ -115,7 +115,8 @@ static int listing_order(const void *a, const void *b)
 static void listing_settle(struct listing *l)
 {
 	size_t kept = 0;
-	qsort(l->item, l->count, sizeof *l->item, listing_order);
+	if (l->count > 1)
+		qsort(l->item, l->count, sizeof *l->item, listing_order);
 	for (size_t k = 0; k < l->count; k++)
 		if (k == 0 || !item_key_equal(l->item[k]->key, l->item[kept - 1]->key))
 			l->item[kept++] = l->item[k];

@@ -40,23 +40,16 @@ struct scrub {
 	uint64_t began_ns; // of the work since the last rest
 };
 
-static uint64_t monotonic_ns(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 // -EINTR: to be stopped.
 static int rest(struct scrub *sc)
 {
-	uint64_t left = (monotonic_ns() - sc->began_ns) * REST_PER_WORK;
+	uint64_t left = (now_ns() - sc->began_ns) * REST_PER_WORK;
 	while (left && !atomic_load(&sc->stop)) {
 		uint64_t part = left < NAP_NS ? left : NAP_NS;
 		nanosleep(&(struct timespec){ .tv_nsec = (long)part }, NULL);
 		left -= part;
 	}
-	sc->began_ns = monotonic_ns();
+	sc->began_ns = now_ns();
 	return atomic_load(&sc->stop) ? -EINTR : 0;
 }
 
@@ -368,7 +361,7 @@ static void *scrub_main(void *arg)
 	pthread_setname_np(pthread_self(), "vems-scrub");
 	// It takes the table lock: at a lower priority lanes would wait for it.
 	pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
-	sc->began_ns = monotonic_ns();
+	sc->began_ns = now_ns();
 	int r = scrub_tier(sc);
 	if (!r)
 		r = ask_for_roots(sc);

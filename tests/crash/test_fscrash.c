@@ -14,10 +14,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #include "action.h"
 #include "explorer.h"
+#include "clock.h"
 #include "log.h"
 
 static struct explorer_settings settings = { .seed = 1, .states = 5000, .nested = 2, .broken = -1 };
@@ -27,9 +27,7 @@ static double began, told;
 
 static double seconds(void)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+	return (double)now_ns() / 1e9;
 }
 
 static int usage(void)
