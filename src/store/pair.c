@@ -326,6 +326,13 @@ static int empty_tier(struct store *s)
 
 // ---- the table -----------------------------------------------------------------------------------
 
+// What would overwrite it must not be advised then.
+static bool backing_is_in_the_place_of_the_tier(const struct store *s)
+{
+	const struct media *m = s->media;
+	return m->size_bytes >= PAGE_BYTES && super_valid((const struct super_disk *)m->base, m->size_bytes / PAGE_BYTES);
+}
+
 static int refuse_backing(struct store *s, const struct backing_view *v)
 {
 	const char *path = s->backing->path;
@@ -342,7 +349,9 @@ static int refuse_backing(struct store *s, const struct backing_view *v)
 		log_error("%s: was written by a newer version of vemsfuse", path);
 		return -ENOTSUP;
 	default:
-		if (v->foreign[0])
+		if (backing_is_in_the_place_of_the_tier(s))
+			log_error("%s: is the backing of a vemsfuse file system, not a tier: exchange --pmem and --backing", s->media->path);
+		else if (v->foreign[0])
 			log_error("%s: holds something else (%s); to overwrite it: mkfs.vemsfuse --force --pmem=%s --backing=%s", path,
 				  v->foreign, s->media->path, path);
 		else

@@ -183,3 +183,11 @@ done
 mount_fs --lose-tier --discard-tier
 [ "$(cat "$MNT/kept")" = kept ] || fail "the last epoch is not complete"
 unmount_fs
+
+step "the two exchanged: said, and no advice to overwrite them"
+tier=$TIER TIER=$BACKING BACKING=$tier
+refuse 'exchange --pmem and --backing'
+not_said 'mkfs'
+tier=$TIER TIER=$BACKING BACKING=$tier
+mount_fs
+unmount_fs
