@@ -35,15 +35,7 @@ static void must(int r, const char *what)
 	}
 }
 
-#define RUN(call) ({                                 \
-	struct op *op = op_begin(lane);              \
-	int r_;                                      \
-	do                                           \
-		r_ = (int)(call);                    \
-	while (op_again(op, &r_));                   \
-	op_end(op);                                  \
-	r_;                                          \
-})
+#define RUN(body) OP_RUN(lane, body)
 
 static void report(const char *what, unsigned long n, double took)
 {

@@ -226,18 +226,6 @@ static void session_end(struct frontend *f)
 
 // ---- workers ----------------------------------------------------------------------------------
 
-static int drop_orphan(struct worker *w, object_t id)
-{
-	struct op *op = op_begin(w->lane);
-	int r;
-
-	do
-		r = fs_drop(op, w->frontend->fs, id);
-	while (op_again(op, &r));
-	op_end(op);
-	return r;
-}
-
 // What was unlinked and is neither open nor known any more.
 static void drop_orphans(struct worker *w)
 {
@@ -247,7 +235,7 @@ static void drop_orphans(struct worker *w)
 
 	while ((id = fs_next_orphan(fs))) {
 		do
-			r = drop_orphan(w, id);
+			r = OP_RUN(w->lane, fs_drop(op, fs, id));
 		while (r > 0);
 		if (r == -EUCLEAN)
 			log_warning("a deleted file (%llu) keeps its space until the next mount: %s",

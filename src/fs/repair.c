@@ -68,12 +68,7 @@ struct value {
 
 static int get(struct repair *p, struct item_key key, struct value *ret)
 {
-	struct op *op = op_begin(p->lane);
-	int r;
-	do
-		r = op_get(op, key, ret->raw, sizeof ret->raw);
-	while (op_again(op, &r));
-	op_end(op);
+	int r = OP_RUN(p->lane, op_get(op, key, ret->raw, sizeof ret->raw));
 	ret->bytes = r < 0 ? 0 : r;
 	return r < 0 ? r : 0;
 }

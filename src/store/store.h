@@ -99,6 +99,17 @@ bool op_try(struct op *op, int *result);
 bool op_lend(struct op *op);
 void op_lend_end(struct op *op);
 void op_end(struct op *op);
+// The result of an operation whose body is one expression, in which it is called `op`.
+#define OP_RUN(lane, body)                      \
+	({                                      \
+		struct op *op = op_begin(lane); \
+		int r_;                         \
+		do                              \
+			r_ = (int)(body);       \
+		while (op_again(op, &r_));      \
+		op_end(op);                     \
+		r_;                             \
+	})
 bool op_missed(const struct op *op); // something that it has looked for was not in the tier
 // What it will read, so many pages at most, is worth a short wait in op_end() to get into the tier. False:
 // there is no room for it now.

@@ -14,16 +14,7 @@ struct mounted {
 };
 
 // The result of an operation that is `body`, which uses `op`.
-#define RUN(m, body)                              \
-	({                                        \
-		struct op *op = op_begin((m)->lane); \
-		int r_;                           \
-		do                                \
-			r_ = (int)(body);         \
-		while (op_again(op, &r_));        \
-		op_end(op);                       \
-		r_;                               \
-	})
+#define RUN(m, body) OP_RUN((m)->lane, body)
 
 // On a store that is open. What was made is to be freed whatever the result.
 int mounted_start(struct mounted *m, struct store *s);

@@ -148,16 +148,7 @@ static const struct fs_cred cred = { 0, 0, 022 };
 static struct lane *lane;
 static struct fs *fs;
 
-#define RUN(body)                             \
-	({                                    \
-		struct op *op = op_begin(lane); \
-		int r_;                       \
-		do                            \
-			r_ = (int)(body);     \
-		while (op_again(op, &r_));    \
-		op_end(op);                   \
-		r_;                           \
-	})
+#define RUN(body) OP_RUN(lane, body)
 
 static object_t make(struct fuzz_pair *p, object_t dir, const char *name, mode_t mode, const char *target)
 {

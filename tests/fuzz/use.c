@@ -11,16 +11,7 @@
 #define ENTRIES_MAX 400u
 #define READ_PAGES 40u
 
-#define RUN(body)                               \
-	({                                      \
-		struct op *op = op_begin(u->lane); \
-		int r_;                         \
-		do                              \
-			r_ = (int)(body);       \
-		while (op_again(op, &r_));      \
-		op_end(op);                     \
-		r_;                             \
-	})
+#define RUN(body) OP_RUN(u->lane, body)
 
 struct use {
 	struct store *store;

@@ -35,16 +35,7 @@ extern struct store *store;
 extern struct fs *fs;
 extern struct lane *lane;
 
-#define RUN(body)                             \
-	({                                    \
-		struct op *op = op_begin(lane); \
-		int r_;                       \
-		do                            \
-			r_ = (int)(body);     \
-		while (op_again(op, &r_));    \
-		op_end(op);                   \
-		r_;                           \
-	})
+#define RUN(body) OP_RUN(lane, body)
 
 void open_fs(void);
 void close_fs(bool crash);

@@ -68,13 +68,7 @@ static int write_all(struct op *op, uint8_t stamp)
 
 static void write_pages(uint8_t stamp)
 {
-	struct op *op = op_begin(lane);
-	int r;
-	do
-		r = write_all(op, stamp);
-	while (op_again(op, &r));
-	op_end(op);
-	assert_int_equal(r, 0);
+	assert_int_equal(OP_RUN(lane, write_all(op, stamp)), 0);
 }
 
 static void expect_pages(uint8_t stamp)
@@ -94,13 +88,7 @@ static void expect_pages(uint8_t stamp)
 static bool noted_as_bad(block_t block)
 {
 	uint8_t value;
-	struct op *op = op_begin(lane);
-	int r;
-	do
-		r = op_get(op, item_key(OBJECT_STORE, ITEM_BAD, block), &value, 1);
-	while (op_again(op, &r));
-	op_end(op);
-	return r >= 0;
+	return OP_RUN(lane, op_get(op, item_key(OBJECT_STORE, ITEM_BAD, block), &value, 1)) >= 0;
 }
 
 static int setup(void **state)
