@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Inodes: all of an object's attributes are in its one item, which every commit puts whole.
-// atime is set at creation and by utimens, as with noatime.
+// Access times between two commits are atime.c's.
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <time.h>

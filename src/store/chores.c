@@ -753,7 +753,7 @@ static void *chores_main(void *arg)
 		atomic_store(&s->chores_kicked, false);
 		if (asked)
 			serve(s, reader, &request);
-		else
+		else if (!s->config.on_demand)
 			tend(s, reader);
 		frames_poll(s->tier);
 		pthread_mutex_lock(&s->chores_lock);

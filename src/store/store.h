@@ -23,6 +23,7 @@ struct store_config {
 	bool salvage;           // read-only: what is damaged in the tier is noted for a check, and done without
 	bool repair;            // read-only: opened so that it can be repaired; nobody else has it
 	bool tiny;              // tests: no lower bounds on sizes
+	bool on_demand;         // tests: nothing is reclaimed or evicted ahead of need
 	enum store_policy policy; // of eviction
 	// Called once both devices are open, before anything else is done and any thread is started: an error
 	// ends store_open(). Nothing else is ever opened. NULL: nothing to do.

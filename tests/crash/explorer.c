@@ -108,7 +108,7 @@ static void watch(struct scene *s, struct image *i, struct media *m, struct back
 static int scene_mount(struct scene *s, struct image *i)
 {
 	const struct store_config config = { .lose_tier = s->lost_tier, .format_blank = true, .tiny = true, .assume_persistent = true,
-					     .interval_ms = 3600000 };
+					     .on_demand = true, .interval_ms = 3600000 };
 	char text[TEXT_BYTES];
 	struct media *m;
 	struct backing *b;

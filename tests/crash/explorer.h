@@ -2,7 +2,7 @@
 // Every state that a crash can leave of a small workload on a file system. Each image is checked in full and
 // compared with the model read-only; then mounted, compared, used, and at times crashed again on the way.
 //
-// A state has a name, from which it is made again:
+// A state has a name, from which it is made again: all happens in one order, however busy the machine is.
 //
 //	write-cold,sync@41:x5            the actions; the number of the event; the fifth of the states then
 //	write-cold,sync@41:s77-lost      a sampled one, by its seed; without the tier
