@@ -213,8 +213,10 @@ bool fs_write_atime(struct fs *fs, struct lane *lane, bool all)
 	op = op_begin(lane);
 	do
 		r = write_entry(op, &entry);
-	while (op_again(op, &r));
+	while (all ? op_again(op, &r) : op_try(op, &r));
 	op_end(op);
+	if (r == -EAGAIN)
+		return false;
 	forget(fs, entry.id, &entry); // what cannot be written is given up
 	return true;
 }

@@ -122,6 +122,7 @@ void fs_stop(struct fs *fs)
 
 	if (store_read_only(fs->store) || lane_new(fs->store, &lane))
 		return;
+	lane_be_impatient(lane);
 	while (fs_write_atime(fs, lane, true))
 		;
 	lane_free(lane);

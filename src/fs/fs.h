@@ -20,8 +20,8 @@ void fs_free(struct fs *fs);
 // When reading a file changes its access time: relatime is the default.
 enum fs_atime { FS_ATIME_RELATIVE, FS_ATIME_ALWAYS, FS_ATIME_NEVER };
 void fs_set_atime(struct fs *fs, enum fs_atime mode, bool directories); // before the first operation
-// Access times are kept in DRAM until there are many: writes one of them down, `all` even if there are
-// few. False: none is left to be written. The lane is idle.
+// Access times are kept in DRAM until there are many: writes one of them down, if nothing has to be waited for;
+// `all`: even if there are few, and waits. False: none is left to be written, or not now. The lane is idle.
 bool fs_has_atimes(const struct fs *fs); // many
 bool fs_write_atime(struct fs *fs, struct lane *lane, bool all);
 

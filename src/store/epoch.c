@@ -476,15 +476,16 @@ static int build(struct build *b)
 
 // ---- switch ------------------------------------------------------------------------------------------
 
-// The time-out is over. Only who closes gives up, and no epoch may follow: the superblock may have
-// arrived, and the next mount looks.
-static bool super_given_up(struct store *s)
+// It may have arrived: no other epoch can follow before that is known. Only who closes gives up, and the
+// next mount looks.
+static bool super_given_up(struct store *s, uint64_t since_ms)
 {
-	atomic_store(&s->degraded, DEGRADED_NO_DIRTY);
+	atomic_fetch_add(&s->epoch_failures, 1);
 	atomic_store(&s->super_stuck, true);
+	if (now_ms() - since_ms > s->config.io_timeout_ms)
+		atomic_store(&s->degraded, DEGRADED_NO_DIRTY);
 	wake_waiters(s);
 	pthread_mutex_lock(&s->epoch_lock);
-	s->epoch_stop |= s->epoch_closing;
 	bool stop = s->epoch_stop;
 	pthread_mutex_unlock(&s->epoch_lock);
 	return stop;
@@ -497,8 +498,7 @@ int super_write_both(struct store *s, struct super_disk *next)
 		int r;
 		while ((r = super_write(s->backing, s->ioq, next, copy))) {
 			log_error("%s: superblock %c cannot be written: %s; trying again", s->backing->path, copy, strerror(-r));
-			atomic_fetch_add(&s->epoch_failures, 1);
-			if (now_ms() - since > s->config.io_timeout_ms && super_given_up(s))
+			if (super_given_up(s, since))
 				return r;
 			struct timespec pause = { 0, 500000000 };
 			nanosleep(&pause, NULL);
@@ -752,9 +752,6 @@ int epoch_wait(struct store *s, const struct lane *lane)
 
 int epoch_last(struct store *s)
 {
-	pthread_mutex_lock(&s->epoch_lock);
-	s->epoch_closing = true;
-	pthread_mutex_unlock(&s->epoch_lock);
 	int r = epoch_wait(s, NULL);
 	epoch_stop_thread(s);
 	return r;

@@ -88,6 +88,11 @@ void lane_interrupt(struct lane *lane, bool interrupted)
 	atomic_store(&lane->interrupted, interrupted);
 }
 
+void lane_be_impatient(struct lane *lane)
+{
+	lane->impatient = true;
+}
+
 void lane_retire_items(struct lane *lane, struct item *list)
 {
 	struct store *s = lane->store;
@@ -497,6 +502,8 @@ static int wait_step(struct op *op)
 	struct store *s = op->store;
 	if (atomic_load(&op->lane->interrupted))
 		return -EINTR;
+	if (op->lane->impatient && atomic_load(&s->epoch_failures) && waits_for_device(op))
+		return -EIO;
 	if (atomic_load(&s->degraded) && waits_for_device(op))
 		return atomic_load(&s->degraded) == DEGRADED_READ_ONLY ? -EROFS : -EIO;
 	if (atomic_load(&s->log_damaged))

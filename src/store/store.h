@@ -74,6 +74,8 @@ int lane_new(struct store *store, struct lane **ret_lane);
 void lane_free(struct lane *lane);
 // When nonzero, waiting operations of the lane end with -EINTR. May be set by any thread.
 void lane_interrupt(struct lane *lane, bool interrupted);
+// From now on: -EIO rather than wait for space that a failing backing does not give.
+void lane_be_impatient(struct lane *lane);
 
 // An operation is plain code that may be run again from the top: when something it needs is not in
 // the tier (the call has noted what), or when what it has read was changed by another commit before

@@ -213,8 +213,8 @@ struct store {
 	pthread_cond_t epoch_cond, epoch_done;
 	uint64_t attempts_wanted, attempts_started, attempts_finished;
 	int attempt_result;
-	bool epoch_stop, epoch_closing; // closing: a superblock that cannot be written is not waited for any more
-	_Atomic bool super_stuck;       // for longer than the time-out
+	bool epoch_stop;        // a superblock that cannot be written is not waited for any more
+	_Atomic bool super_stuck;       // it may have been written, or not; tried again
 	uint64_t failing_since_ms;
 	_Atomic uint64_t epoch_failures;
 	_Atomic int degraded;
@@ -325,6 +325,7 @@ struct lane {
 	struct ring *ring;
 	struct ioq *ioq;
 	_Atomic bool interrupted;
+	bool impatient;
 	unsigned number;
 	uint64_t count[COUNTERS]; // written by its thread alone
 	struct item *retired, *retired_waiting;

@@ -31,6 +31,7 @@ end() {
 	rm "$TIER"
 }
 is() { [ "$(counter "$1")" = "$2" ]; } # COUNTER VALUE
+is_not() { ! is "$@"; }
 state() { "$VEMSCTL" stats "$MNT" | grep -Eq "^state +$1" || fail "vemsctl should say '$1': $("$VEMSCTL" stats "$MNT" | head -n 1)"; }
 eio() { # COMMAND...: fails, with this very error
 	! "$@" >"$DIR/eio" 2>&1 || fail "should have failed: $*"
@@ -337,6 +338,17 @@ fill_tier() {
 	JOBS+=("$!")
 	until_true 30 has_waited "$before" || fail "the writer never had to wait"
 }
+names_until_it_waits() { # $! makes them
+	local before
+	before=$(counter write_waits)
+	python3 - "$MNT" 2>"$DIR/named" <<'PY' &
+import os, sys
+os.mkdir(sys.argv[1] + "/names")
+for n in range(1000000): os.symlink("x" * 4000, f"{sys.argv[1]}/names/{n}")
+PY
+	JOBS+=("$!")
+	until_true 30 has_waited "$before" || fail "no name had to wait: $(cat "$DIR/named")"
+}
 has_waited() { [ "$(counter write_waits)" -gt "$1" ]; }
 full_tier() { # HOW THE DISK FAILS
 	step "a tier full of dirty pages, and the disk is: $1"
@@ -369,6 +381,7 @@ full_tier_times_out() {
 	warm
 	unmount_fs
 
+	local i
 	step "SIGTERM while a writer waits for a disk that is gone"
 	disk good
 	mount_fs --io-timeout=600
@@ -377,6 +390,32 @@ full_tier_times_out() {
 	touch "$MNT/full"
 	disk gone
 	fill_tier
+	kill -TERM "$PID"
+	wait_gone "$PID" 60 || fail "the daemon is still there a minute after SIGTERM"
+	ends "$!" 5 "a writer of a mount that is gone"
+	disk good
+	mount_fs --io-timeout=600
+
+	step "SIGTERM while a superblock cannot be written"
+	warm
+	dirty_hot
+	disk range 0 1
+	(sync_fs || :) 2>"$DIR/sync" &
+	until_true 20 is_not epoch_failures 0 || fail "no epoch failed"
+	kill -TERM "$PID"
+	wait_gone "$PID" 60 || fail "the daemon is still there a minute after SIGTERM"
+	wait "$!"
+	disk good
+	mount_fs --io-timeout=600
+
+	step "SIGTERM while a disk that is gone leaves no room for names, and access times are to be written"
+	rm -f "$MNT/full"
+	mkdir "$MNT/read"
+	for ((i = 0; i < 500; i++)); do echo "$i" >"$MNT/read/$i"; done
+	sync_fs
+	disk gone
+	cat "$MNT"/read/* >/dev/null
+	names_until_it_waits
 	kill -TERM "$PID"
 	wait_gone "$PID" 60 || fail "the daemon is still there a minute after SIGTERM"
 	ends "$!" 5 "a writer of a mount that is gone"

@@ -204,6 +204,10 @@ void lane_free(struct lane *lane)
 	free(lane);
 }
 
+void lane_be_impatient(struct lane *lane)
+{
+}
+
 // ---- operations ---------------------------------------------------------------------------------
 
 static void *hold(struct op *op, size_t bytes)
@@ -267,6 +271,11 @@ bool op_again(struct op *op, int *result)
 		s->next_object = op->first_object; // so that the ids are those of a run without restarts
 	reset(op);
 	return true;
+}
+
+bool op_try(struct op *op, int *result)
+{
+	return op_again(op, result);
 }
 
 static void run_others(struct op *op)
