@@ -3,12 +3,11 @@
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+#include "clock.h"
 #include "distinct.h"
 #include "fs_check.h"
 #include "log.h"
@@ -81,25 +80,7 @@ static void cancel(int signal_number)
 	atomic_store(&cancelled, true);
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
-__attribute__((format(printf, 1, 2))) static int wrong(const char *format, ...)
-{
-	char line[512];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(line, sizeof line, format, args);
-	va_end(args);
-	log_error("%s. Try 'fsck.vemsfuse --help'", line);
-	return EXIT_USAGE;
-}
+#define wrong(...) (log_usage(__VA_ARGS__), EXIT_USAGE)
 
 static bool set_mending(struct fsck *fsck, enum mending mending)
 {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // mkfs.vemsfuse: a new, empty file system on a tier and a backing.
 #include <getopt.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include "distinct.h"
 #include "log.h"
@@ -36,17 +35,7 @@ static const char help_text[] =
 "\n"
 "Exit status: 0; 1 if it failed, with the reason on stderr; 2 if the command line is wrong.\n";
 
-__attribute__((format(printf, 1, 2))) static int wrong(const char *format, ...)
-{
-	char line[512];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(line, sizeof line, format, args);
-	va_end(args);
-	log_error("%s. Try 'mkfs.vemsfuse --help'", line);
-	return EXIT_USAGE;
-}
+#define wrong(...) (log_usage(__VA_ARGS__), EXIT_USAGE)
 
 // -1 to go on, or what to exit with.
 static int parse(int argc, char **argv, struct store_format_config *ret_config)

@@ -5,7 +5,6 @@
 #include <getopt.h>
 #include <json-c/json.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -280,17 +279,7 @@ static const struct {
 } commands[] = { { "stats", stats }, { "sync", sync_mount }, { "scrub", scrub } };
 #define COMMANDS (sizeof commands / sizeof *commands)
 
-__attribute__((format(printf, 1, 2))) static int wrong(const char *format, ...)
-{
-	char text[512];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(text, sizeof text, format, args);
-	va_end(args);
-	log_error("%s. Try 'vemsctl --help'", text);
-	return EXIT_USAGE;
-}
+#define wrong(...) (log_usage(__VA_ARGS__), EXIT_USAGE)
 
 // -1 to go on, or what to exit with.
 static int parse(int argc, char **argv, struct request *ret_request)

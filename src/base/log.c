@@ -56,3 +56,13 @@ static void write_line(int priority, const char *prefix, const char *format, va_
 LOG_FUNCTION(log_error, LOG_ERR, "")
 LOG_FUNCTION(log_warning, LOG_WARNING, "warning: ")
 LOG_FUNCTION(log_info, LOG_INFO, "")
+
+void log_usage(const char *format, ...)
+{
+	char line[512];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(line, sizeof line, format, args);
+	va_end(args);
+	log_error("%s. Try '%s --help'", line, program_name);
+}

@@ -11,6 +11,8 @@ void log_also_to(int fd);
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
+// A command line that is wrong: with where to read on.
+void log_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_quiet(int quiet); // tests: drop everything (nonzero)
 
 #endif

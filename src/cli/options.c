@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,17 +106,7 @@ struct parser {
 	bool sloppy; // mount -s: unknown words are ignored
 };
 
-__attribute__((format(printf, 2, 3))) static int wrong(const struct parser *p, const char *format, ...)
-{
-	char line[512];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(line, sizeof line, format, args);
-	va_end(args);
-	log_error("%s. Try 'vemsfuse --help'", line);
-	return p->helper ? MOUNT_EXIT_USAGE : EXIT_USAGE;
-}
+#define wrong(p, ...) (log_usage(__VA_ARGS__), (p)->helper ? MOUNT_EXIT_USAGE : EXIT_USAGE)
 
 static int parse_seconds(const struct parser *p, const char *name, const char *text, unsigned *ret_ms)
 {
