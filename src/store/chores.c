@@ -23,6 +23,17 @@
 #define VICTIMS_MAX 64u
 #define DEAD_STEPS 4096u // of the hand that looks for dead frames, at a time
 
+// Of frames in the index. The states are the caller's to drain.
+static void slots_store(struct store *s, const frame_t *frame, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		slot_store_body(s->tier, frame[i]);
+	if (count)
+		media_drain(s->media); // bodies before states: a slot is never seen torn
+	for (unsigned i = 0; i < count; i++)
+		slot_store_state(s->tier, frame[i]);
+}
+
 // ---- reclaim ------------------------------------------------------------------------------------
 
 struct slice {
@@ -119,13 +130,11 @@ static void relog_flush(struct slice *sl)
 		atomic_store(&s->log_damaged, true); // another slice would not know what this one has seen replaced
 		return;
 	}
-	pthread_mutex_lock(&r->lock);
 	out->lsn = atomic_fetch_add(&s->lsn, 1);
 	ring_append(s->tier, r, out, bytes);
 	// A drain per record: a torn one with an intact one behind it would look like rot.
 	media_drain(s->media);
 	ring_appended(r);
-	pthread_mutex_unlock(&r->lock);
 	out->items = 0;
 	sl->relog_bytes = sizeof *out;
 }
@@ -307,12 +316,7 @@ static void slice_store(struct slice *sl)
 	struct media *m = s->media;
 
 	limbo_freed(sl);
-	for (unsigned i = 0; i < sl->slots; i++)
-		slot_store_body(t, sl->slot[i]);
-	if (sl->slots)
-		media_drain(m); // bodies before states: a slot is never seen torn
-	for (unsigned i = 0; i < sl->slots; i++)
-		slot_store_state(t, sl->slot[i]);
+	slots_store(s, sl->slot, sl->slots);
 	for (frame_t f = sl->freed; f != FRAME_NONE; f = t->frame[f].replaces)
 		slot_store_free(t, f);
 	relog_flush(sl);
@@ -524,35 +528,50 @@ static void drop_pass(struct store *s, lsn_t cut)
 
 #define ADMIT_MAX 64u
 
-// Under the table lock. The look that missed must still hold: the bucket has not changed since.
-static bool admit_one(struct store *s, const struct fetched *what, frame_t f, frame_t *ret_stale)
+// Frames that enter the index from the backing, and those that have left it for them. Under the table lock.
+struct admission {
+	frame_t in[ADMIT_MAX], stale[ADMIT_MAX];
+	unsigned ins, stales;
+};
+
+// Under the bucket's lock. Of a node, one of another birth may be there, which is never asked for again.
+static void admit_frame(struct store *s, struct admission *a, struct bucket *b, frame_t f)
 {
 	struct tier *t = s->tier;
 	struct frame *fr = &t->frame[f];
-	bool node = what->level >= 0;
+	frame_t stale = index_find(t, b, fr->object, fr->page);
 
-	*ret_stale = FRAME_NONE;
-	uint32_t version = index_lock(what->bucket);
-	bool holds = version == what->version;
-	if (holds && !node && what->birth < drops_newest(&s->drops, what->object, what->page, LSN_MAX))
-		holds = false;
-	if (holds) {
-		// A node of another birth under the same block is never asked for again.
-		frame_t stale = node ? index_find(t, what->bucket, what->object, what->page) : FRAME_NONE;
-		if (stale != FRAME_NONE) {
-			*ret_stale = stale;
-			policy_remove(&s->policy, stale);
-			atomic_store(&t->frame[stale].state, FRAME_LEAVING);
-		}
-		fr->object = what->object;
-		fr->page = what->page;
-		fr->lsn = what->birth;
-		fr->sum = what->sum;
-		fr->replaces = FRAME_NONE;
-		policy_insert(&s->policy, f);
-		atomic_store_explicit(&fr->state, FRAME_INDEXED | FRAME_FILLED | FRAME_VALIDATED, memory_order_release);
-		index_set(t, what->bucket, what->object, what->page, f);
+	if (stale != FRAME_NONE) {
+		policy_remove(&s->policy, stale);
+		atomic_store(&t->frame[stale].state, FRAME_LEAVING);
+		a->stale[a->stales++] = stale;
 	}
+	policy_insert(&s->policy, f);
+	atomic_store_explicit(&fr->state, FRAME_INDEXED | FRAME_FILLED | FRAME_VALIDATED, memory_order_release);
+	index_set(t, b, fr->object, fr->page, f);
+	a->in[a->ins++] = f;
+}
+
+static void admission_store(struct store *s, const struct admission *a)
+{
+	slots_store(s, a->in, a->ins);
+	media_drain(s->media); // states before another thread may free the slots
+	victims_free(s, a->stale, a->stales);
+}
+
+// The look that missed must still hold: the bucket has not changed since.
+static bool admit_one(struct store *s, struct admission *a, const struct fetched *what, frame_t f)
+{
+	struct frame *fr = &s->tier->frame[f];
+
+	fr->object = what->object;
+	fr->page = what->page;
+	fr->lsn = what->birth;
+	fr->sum = what->sum;
+	uint32_t version = index_lock(what->bucket);
+	bool holds = version == what->version && what->birth >= drops_newest(&s->drops, what->object, what->page, LSN_MAX);
+	if (holds)
+		admit_frame(s, a, what->bucket, f);
 	index_unlock(what->bucket, version, holds);
 	return holds;
 }
@@ -561,8 +580,9 @@ static void admit_batch(struct op *op, struct fetched **list, const frame_t *fra
 {
 	struct store *s = op->store;
 	struct tier *t = s->tier;
-	frame_t in[ADMIT_MAX], out[ADMIT_MAX], stale[ADMIT_MAX];
-	unsigned ins = 0, outs = 0, stales = 0;
+	struct admission a = { 0 };
+	frame_t out[ADMIT_MAX];
+	unsigned outs = 0;
 
 	for (unsigned i = 0; i < count; i++)
 		media_copy(s->media, tier_frame_data(t, frames[i]), list[i]->data, PAGE_BYTES);
@@ -571,25 +591,13 @@ static void admit_batch(struct op *op, struct fetched **list, const frame_t *fra
 		frames_return(t, frames, count);
 		return;
 	}
-	for (unsigned i = 0; i < count; i++) {
-		frame_t old = FRAME_NONE;
-		if (tier_frame_holds(t, frames[i]) && admit_one(s, list[i], frames[i], &old))
-			in[ins++] = frames[i];
-		else
+	for (unsigned i = 0; i < count; i++)
+		if (!tier_frame_holds(t, frames[i]) || !admit_one(s, &a, list[i], frames[i]))
 			out[outs++] = frames[i];
-		if (old != FRAME_NONE)
-			stale[stales++] = old;
-	}
-	for (unsigned i = 0; i < ins; i++)
-		slot_store_body(t, in[i]);
-	media_drain(s->media); // bodies before states
-	for (unsigned i = 0; i < ins; i++)
-		slot_store_state(t, in[i]);
-	victims_free(s, stale, stales);
-	media_drain(s->media);
+	admission_store(s, &a);
 	pthread_mutex_unlock(&t->table_lock);
 	frames_return(t, out, outs);
-	count_add(op->lane, COUNT_FILLED, ins);
+	count_add(op->lane, COUNT_FILLED, a.ins);
 }
 
 void admit_fetched(struct op *op)
@@ -623,35 +631,20 @@ void admit_fetched(struct op *op)
 static void install_batch(struct store *s, const struct new_node *node, unsigned count)
 {
 	struct tier *t = s->tier;
-	frame_t stale[ADMIT_MAX];
-	unsigned stales = 0;
+	struct admission a = { 0 };
 
 	for (unsigned i = 0; i < count; i++) {
 		struct frame *fr = &t->frame[node[i].frame];
 		struct bucket *b = index_bucket(t, OBJECT_STORE, node[i].ref.block);
-		uint32_t version = index_lock(b);
-		frame_t old = index_find(t, b, OBJECT_STORE, node[i].ref.block);
-		if (old != FRAME_NONE) {
-			stale[stales++] = old;
-			policy_remove(&s->policy, old);
-			atomic_store(&t->frame[old].state, FRAME_LEAVING);
-		}
 		fr->object = OBJECT_STORE;
 		fr->page = node[i].ref.block;
 		fr->lsn = node[i].ref.birth;
 		fr->sum = node[i].ref.sum;
-		policy_insert(&s->policy, node[i].frame);
-		atomic_store_explicit(&fr->state, FRAME_INDEXED | FRAME_FILLED | FRAME_VALIDATED, memory_order_release);
-		index_set(t, b, OBJECT_STORE, node[i].ref.block, node[i].frame);
+		uint32_t version = index_lock(b);
+		admit_frame(s, &a, b, node[i].frame);
 		index_unlock(b, version, true);
 	}
-	for (unsigned i = 0; i < count; i++)
-		slot_store_body(t, node[i].frame);
-	media_drain(s->media);
-	for (unsigned i = 0; i < count; i++)
-		slot_store_state(t, node[i].frame);
-	media_drain(s->media);
-	victims_free(s, stale, stales);
+	admission_store(s, &a);
 }
 
 static void install_nodes(struct store *s, const struct new_node *node, size_t count)

@@ -56,7 +56,7 @@ struct ring {
 	uint8_t *base;
 	uint64_t bytes;
 	unsigned number;
-	uint64_t head;                  // logical offset of the next record; under lock
+	uint64_t head;                  // logical offset of the next record; under lock (item ring: the table lock)
 	uint64_t claimed;               // bytes promised to commits; under lock
 	_Atomic uint64_t visible_head;  // records below it are whole and drained
 	uint64_t tail;                  // next to reclaim; under the table lock
@@ -160,7 +160,8 @@ void table_store_all_free(struct tier *t);
 bool ring_claim(struct ring *r, uint64_t bytes);
 void ring_unclaim(struct ring *r, uint64_t bytes);
 uint64_t ring_used(struct ring *r);
-// Under r->lock, at its head: seals the record (its lsn, bytes, counts are set) and stores it.
+// Under r->lock, or of the item ring under the table lock; at its head: seals the record (its lsn, bytes, counts are
+// set) and stores it.
 // After the caller's media_drain(), ring_appended() makes it visible to reclaim.
 void ring_append(struct tier *t, struct ring *r, struct record_disk *record, uint64_t claimed);
 void ring_appended(struct ring *r);
