@@ -84,7 +84,9 @@ static int newest_wins(struct recovery *rc, frame_t f, object_t object, page_t p
 	if (old != FRAME_NONE && old != f)
 		atomic_store(&t->frame[old].state, FRAME_LIMBO);
 	atomic_store(&fr->state, FRAME_INDEXED | (filled ? FRAME_FILLED : 0));
+	uint32_t version = index_lock(b);
 	index_set(t, b, object, page, f);
+	index_unlock(b, version, true);
 	return 0;
 }
 

@@ -565,6 +565,7 @@ int txn_commit(struct op *op, bool may_use_reserve)
 	sequences_add(op, slots.written, slots.writtens); // odd
 	uint64_t refund = switch_all(op, lsn);
 	sequences_add(op, slots.written, slots.writtens); // even
+	assert(lsn > atomic_load(&s->tier->tail_lsn)); // T has not passed what was in flight
 	atomic_store(&op->lane->inflight, 0);
 	op_unlock(op);
 

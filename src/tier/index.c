@@ -94,6 +94,11 @@ void index_unlock(struct bucket *b, uint32_t version, bool changed)
 	atomic_store_explicit(&b->version, version + (changed ? 2 : 0), memory_order_release);
 }
 
+static bool is_locked(const struct bucket *b)
+{
+	return atomic_load_explicit(&b->version, memory_order_relaxed) & 1;
+}
+
 frame_t index_find(const struct tier *t, struct bucket *b, object_t object, page_t page)
 {
 	return chain_find(t, b, object, page, hash_tag(key_hash(object, page)));
@@ -149,6 +154,7 @@ static _Atomic uint64_t *chain_entry(struct tier *t, struct bucket *b, object_t 
 
 void index_set(struct tier *t, struct bucket *b, object_t object, page_t page, frame_t f)
 {
+	assert(is_locked(b));
 	struct bucket *last = b;
 	_Atomic uint64_t *entry = chain_entry(t, b, object, page, &last);
 	uint64_t value = (uint64_t)hash_tag(key_hash(object, page)) << 32 | (f + 1);
@@ -164,6 +170,7 @@ void index_set(struct tier *t, struct bucket *b, object_t object, page_t page, f
 // The last entry of the chain takes the place of the one that goes.
 void index_remove(struct tier *t, struct bucket *b, object_t object, page_t page)
 {
+	assert(is_locked(b));
 	struct bucket *last = b, *before = NULL;
 	int way = INDEX_WAYS - 1;
 	_Atomic uint64_t *entry = chain_entry(t, b, object, page, &last);
