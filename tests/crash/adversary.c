@@ -65,6 +65,8 @@ struct adversary {
 	unsigned threads;
 	bool broken[ORDERS];
 	uint64_t breaks;
+	lsn_t newest[TIER_RINGS_MAX + 1]; // record of each ring
+	pthread_mutex_t *table_lock;       // NULL: not open yet
 	unsigned fail_writes, fail_flushes;
 	bool failed; // a write or flush has, for once
 	const char *disorder;
@@ -241,8 +243,29 @@ static bool super_on_its_way(const struct adversary *a)
 	return false;
 }
 
+#define REGIONS_TABLE_LOCK (REGION_ITEM_RING | REGION_SLOT_BODY | REGION_SLOT_GOOD | REGION_SLOT_FREE | REGION_TAILS)
+
+// By any thread: by another one no rule can tell.
+static bool table_is_locked(const struct adversary *a)
+{
+	if (a->table_lock && pthread_mutex_trylock(a->table_lock) == 0) {
+		pthread_mutex_unlock(a->table_lock);
+		return false;
+	}
+	return true;
+}
+
+// Who has the table lock drains what it has stored before it lets go.
+static bool table_on_its_way(const struct adversary *a, unsigned but_of)
+{
+	const struct tier_geometry *g = &a->geometry;
+	uint64_t item_ring = TIER_RINGS_OFFSET + g->rings * g->ring_bytes, tails = TIER_WORDS_OFFSET + WORD_TAIL_LSN * TIER_WORD_STRIDE;
+	return a->table_lock && (on_its_way(a, but_of, item_ring, g->frames_offset - item_ring) ||
+				 on_its_way(a, but_of, tails, TIER_RINGS_OFFSET - tails));
+}
+
 // A record is stored in one piece, or in two if it goes round the end of its ring.
-static const char *record_relies(const struct adversary *a, bool follows, uint64_t offset, uint64_t bytes)
+static const char *record_relies(struct adversary *a, bool follows, uint64_t offset, const struct record_disk *record, uint64_t bytes)
 {
 	const struct tier_geometry *g = &a->geometry;
 	uint64_t at = offset - TIER_RINGS_OFFSET, ring = at / g->ring_bytes, room = g->ring_bytes;
@@ -253,6 +276,10 @@ static const char *record_relies(const struct adversary *a, bool follows, uint64
 	at -= ring * g->ring_bytes;
 	if (follows && at)
 		return "a record before the last one is drained";
+	if (!follows && record->lsn <= a->newest[ring])
+		return "a record with an LSN that does not rise";
+	if (!follows)
+		a->newest[ring] = record->lsn;
 	uint64_t tail = word_in(a->media, WORD_RING_TAIL + (unsigned)ring), durable = word_in(a->durable->media, WORD_RING_TAIL + (unsigned)ring);
 	uint64_t head = tail + (at + room - tail % room) % room;
 	return head + bytes > durable + room ? "a ring's space is used again before the tail behind it is durable" : NULL;
@@ -268,12 +295,28 @@ static uint64_t slot_offset(const struct adversary *a, uint64_t f)
 	return a->geometry.table_offset + f * sizeof(struct slot_disk);
 }
 
-// What the thread is about to store to that region relies on something that it has not drained.
-static const char *store_relies(const struct adversary *a, const struct thread *t, unsigned region, uint64_t offset, uint64_t bytes)
+// The first record that the tail of a ring passes is one that T has passed.
+static bool tail_passes_t(const struct adversary *a, uint64_t offset)
+{
+	unsigned word = (unsigned)((offset - TIER_WORDS_OFFSET) / TIER_WORD_STRIDE), ring = word - WORD_RING_TAIL;
+	if (!a->table_lock || word == WORD_TAIL_LSN || ring >= a->geometry.rings)
+		return false;
+	uint64_t at = ring * a->geometry.ring_bytes + word_in(a->durable->media, word) % a->geometry.ring_bytes;
+	const struct record_disk *record = (const void *)(a->durable->media->base + TIER_RINGS_OFFSET + at);
+	return record->lsn > word_in(a->media, WORD_TAIL_LSN);
+}
+
+// What the thread is about to store to that region relies on something that it has not drained, or on a lock
+// that it does not have.
+static const char *store_relies(struct adversary *a, const struct thread *t, unsigned region, uint64_t offset, const void *src, uint64_t bytes)
 {
 	unsigned self = (unsigned)(t - a->thread);
 	uint64_t frame = (offset - a->geometry.frames_offset) / PAGE_BYTES;
 	uint64_t slot = (offset - a->geometry.table_offset) / sizeof(struct slot_disk);
+	if (region & REGIONS_TABLE_LOCK && !table_is_locked(a))
+		return "a slot, a tail or a record of the item ring without the table lock";
+	if (region & REGIONS_TABLE_LOCK && table_on_its_way(a, self))
+		return "a slot, a tail or a record of the item ring before those of another thread are drained";
 	switch (region) {
 	case REGION_FRAME:
 		if (!slot_is_free(a, frame))
@@ -282,14 +325,16 @@ static const char *store_relies(const struct adversary *a, const struct thread *
 	case REGION_LANE_RING:
 		if (t->stored & REGION_FRAME)
 			return "a record before its frames are drained";
-		return record_relies(a, t->stored & REGION_LANE_RING, offset, bytes);
+		return record_relies(a, t->stored & REGION_LANE_RING, offset, src, bytes);
 	case REGION_ITEM_RING:
-		return record_relies(a, t->stored & REGION_ITEM_RING, offset, bytes);
+		return record_relies(a, t->stored & REGION_ITEM_RING, offset, src, bytes);
 	case REGION_SLOT_GOOD:
 		if (on_its_way(a, ANY_THREAD, frame_offset(a, slot), PAGE_BYTES))
 			return "a slot before the frame's content is drained";
 		return on_its_way(a, ANY_THREAD, slot_offset(a, slot), sizeof(struct slot_disk)) ? "the state of a slot before its body is drained" : NULL;
 	case REGION_TAILS:
+		if (tail_passes_t(a, offset))
+			return "a ring's tail passes a record that T has not passed";
 		return t->stored & (REGION_SLOT_GOOD | REGION_SLOT_FREE | REGION_ITEM_RING) ? "T or a tail before slots and items are drained" : NULL;
 	case REGION_OTHER:
 		return super_on_its_way(a) ? "epoch or state of the tier before the superblocks are durable" : NULL;
@@ -351,7 +396,7 @@ static void on_store(void *arg, uint64_t offset, const void *src, size_t bytes)
 	struct thread *t = arrive(a);
 	a->changes++;
 	unsigned region = region_of(a, offset, src, bytes);
-	note_disorder(a, store_relies(a, t, region, offset, bytes));
+	note_disorder(a, store_relies(a, t, region, offset, src, bytes));
 	t->stored |= region;
 	struct store_pending *s = malloc(sizeof *s + bytes);
 	assert(s);
@@ -372,6 +417,8 @@ static void on_drain(void *arg)
 	bool ignored = false;
 	pthread_mutex_lock(&a->lock);
 	struct thread *t = arrive(a);
+	if (t->stored & REGIONS_TABLE_LOCK && !table_is_locked(a))
+		note_disorder(a, "the table lock is let go of before what was stored under it is drained");
 	for (int o = 0; o < ORDERS; o++)
 		ignored |= a->broken[o] && drain_is(t->stored, (enum order)o);
 	if (ignored)
@@ -758,6 +805,13 @@ void adversary_lock(struct adversary *a)
 
 void adversary_unlock(struct adversary *a)
 {
+	pthread_mutex_unlock(&a->lock);
+}
+
+void adversary_opened(struct adversary *a, pthread_mutex_t *table_lock)
+{
+	pthread_mutex_lock(&a->lock);
+	a->table_lock = table_lock;
 	pthread_mutex_unlock(&a->lock);
 }
 

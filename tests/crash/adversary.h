@@ -76,6 +76,8 @@ typedef void (*adversary_event_fn)(void *arg, enum event event, uint64_t number)
 // From what the image holds now, as durable. The media and backing are those of image_open().
 struct adversary *adversary_new(struct image *i, struct media *m, struct backing *b, adversary_event_fn fn, void *arg);
 void adversary_free(struct adversary *a); // after the store is closed
+// From now on it is looked at who has that lock, until the store is closed.
+void adversary_opened(struct adversary *a, pthread_mutex_t *table_lock);
 void adversary_lock(struct adversary *a);
 void adversary_unlock(struct adversary *a);
 void adversary_break(struct adversary *a, enum order order);

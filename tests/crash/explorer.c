@@ -123,6 +123,8 @@ static int scene_mount(struct scene *s, struct image *i)
 		return fail(s, "after opening", text), -EUCLEAN;
 	if (r)
 		return r;
+	if (s->adversary)
+		adversary_opened(s->adversary, &store->tier->table_lock);
 	s->open = true; // nothing runs
 	return mounted_start(&s->m, store);
 }

@@ -120,7 +120,6 @@ int image_open(struct image *i, bool read_only, struct media **ret_media, struct
 
 // ---- invariants of the index --------------------------------------------------------------------------
 
-// While nothing runs: each entry names a frame that is in the index under that key, once.
 // What is in the index and in the table has a place in the policy's queues; what is nowhere has none.
 static int check_queues(const struct store *s, char *text, size_t bytes)
 {
@@ -143,6 +142,28 @@ static int check_queues(const struct store *s, char *text, size_t bytes)
 	return 0;
 }
 
+// A free frame has a free slot, and what the table has to name is named there.
+static int check_slots(const struct store *s, char *text, size_t bytes)
+{
+	const struct tier *t = s->tier;
+	for (frame_t f = 0; f < t->frames; f++) {
+		const struct frame *fr = &t->frame[f];
+		uint16_t state = frame_state(fr);
+		struct slot_disk slot;
+		enum slot_found found = slot_load(t, f, &slot);
+		bool named = frame_place(state) == FRAME_INDEXED && (state & FRAME_FILLED || fr->lsn <= t->tail_lsn);
+		if (frame_place(state) == FRAME_FREE ? found == SLOT_FOUND_FREE : !named ||
+		    (found == SLOT_FOUND_GOOD && slot.object == fr->object && slot.page == fr->page && slot.lsn == fr->lsn))
+			continue;
+		snprintf(text, bytes, "frame %u in place %u, object %llu page %llu LSN %llu: its slot is %s", f, frame_place(state),
+			 (unsigned long long)fr->object, (unsigned long long)fr->page, (unsigned long long)fr->lsn,
+			 found == SLOT_FOUND_FREE ? "free" : found == SLOT_FOUND_GOOD ? "of another page" : "bad");
+		return 1;
+	}
+	return 0;
+}
+
+// While nothing runs: each entry names a frame that is in the index under that key, once.
 static int check_index_locked(struct store *s, char *text, size_t bytes)
 {
 	struct tier *t = s->tier;
@@ -170,7 +191,7 @@ static int check_index_locked(struct store *s, char *text, size_t bytes)
 			bad = 1;
 		}
 	free(seen);
-	return bad || check_queues(s, text, bytes);
+	return bad || check_queues(s, text, bytes) || check_slots(s, text, bytes);
 }
 
 // The chores thread may be evicting and reclaiming already.

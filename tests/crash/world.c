@@ -60,6 +60,8 @@ static int world_open(struct world *w, struct image *i, bool watch, struct store
 	r = store_open_on(&config, m, b, &w->store);
 	if (r)
 		w->store = NULL;
+	else if (w->adversary)
+		adversary_opened(w->adversary, &w->store->tier->table_lock);
 	char text[256];
 	if (!r && check_index(w->store, text, sizeof text))
 		note_failure(w, "after opening", text);
@@ -389,6 +391,9 @@ void world_run(const struct settings *settings)
 		work_all(w, life == 0 ? settings->steps / 8 : settings->steps / 2);
 		if (!tally.failed)
 			compare_all(w, true);
+		char text[256];
+		if (!tally.failed && check_index(w->store, text, sizeof text))
+			note_failure(w, "at rest", text);
 		if (life == 2 && rng_below(&w->rng, 2))
 			break;
 		lanes_free(w);
