@@ -1,48 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Reclaim after a crash between what it has let go of and the tail behind it.
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 #include "log.h"
-#include "store_impl.h"
+#include "store_world.h"
 
-#define TIER_BYTES (UINT64_C(3) << 20)
-#define BACKING_BYTES (UINT64_C(32) << 20)
 #define ITEMS 20u
 #define SLICE_RECORDS 64u // of reclaim
 #define VALUE_BYTES 960u // a record of its own has 1024
-
-static int backing_fd;
-static struct media *m;
-
-// Reclaim is the test's own.
-static struct store *open_store(void)
-{
-	const struct store_config config = { .format_blank = true, .tiny = true, .assume_persistent = true, .interval_ms = 3600000 };
-	struct backing *b;
-	struct store *s;
-	char path[64];
-	snprintf(path, sizeof path, "/proc/self/fd/%d", backing_fd);
-	assert_int_equal(backing_open(path, false, &b), 0);
-	assert_int_equal(store_open_on(&config, m, b, &s), 0);
-	chores_stop(s);
-	return s;
-}
-
-static struct store *new_store(void)
-{
-	backing_fd = memfd_create("backing", MFD_CLOEXEC);
-	assert_int_equal(ftruncate(backing_fd, (off_t)BACKING_BYTES), 0);
-	assert_int_equal(media_open_dram(TIER_BYTES, &m), 0);
-	return open_store();
-}
 
 // A crash before the tail of that ring has arrived.
 static struct store *crash(struct store *s, struct lane *lane, unsigned ring, uint64_t tail)
@@ -57,29 +22,6 @@ static struct store *crash(struct store *s, struct lane *lane, unsigned ring, ui
 	m = copy;
 	return open_store();
 }
-
-static void end(struct store *s, struct lane *lane)
-{
-	lane_free(lane);
-	s->chores_stop = false;
-	assert_int_equal(chores_start(s), 0);
-	assert_int_equal(store_sync(s), 0);
-	assert_int_equal(store_close(s), 0);
-	close(backing_fd);
-}
-
-#define COMMIT(lane, body)                    \
-	do {                                  \
-		struct op *op = op_begin(lane); \
-		int r_;                       \
-		do {                          \
-			r_ = (body);          \
-			if (!r_)              \
-				r_ = txn_commit(op, true); \
-		} while (op_again(op, &r_));  \
-		op_end(op);                   \
-		assert_int_equal(r_, 0);      \
-	} while (0)
 
 static void put_item(struct lane *lane, object_t object, unsigned round)
 {
@@ -109,14 +51,7 @@ static void test_ring_full_of_what_was_logged_again(void **state)
 	assert_true(ring_used(r) + 1024 > r->bytes);
 	assert_int_equal(lane_new(s, &lane), 0);
 	put_item(lane, object[0], 0);
-	end(s, lane);
-}
-
-static int write_page(struct op *op, object_t object)
-{
-	static const uint8_t data[PAGE_BYTES] = { 1 };
-	int r = txn_claim(op, object, 0, 1);
-	return r ? r : txn_page(op, object, 0, data, NULL);
+	end_store(s, lane);
 }
 
 // Every frame that is free is so once.
@@ -140,7 +75,7 @@ static void test_frame_given_away_before_its_record_is_met_again(void **state)
 	object_t object = store_new_object(s);
 
 	assert_int_equal(lane_new(s, &lane), 0);
-	COMMIT(lane, write_page(op, object));
+	COMMIT(lane, write_page(op, object, 0, 1));
 	assert_true(reclaim_slice(s, true));
 	s = crash(s, lane, 0, 0);
 	assert_int_equal(lane_new(s, &lane), 0);
@@ -150,7 +85,7 @@ static void test_frame_given_away_before_its_record_is_met_again(void **state)
 	assert_true(reclaim_slice(s, true));
 	frames_poll(s->tier);
 	check_free_list(s->tier);
-	end(s, lane);
+	end_store(s, lane);
 }
 
 static void test_slice_full_of_what_was_reclaimed(void **state)
@@ -170,7 +105,7 @@ static void test_slice_full_of_what_was_reclaimed(void **state)
 	lsn_t before = s->tier->tail_lsn;
 	assert_true(reclaim_slice(s, true));
 	assert_true(s->tier->tail_lsn > before && s->tier->ring[0].tail > tail);
-	end(s, lane);
+	end_store(s, lane);
 }
 
 int main(void)
