@@ -15,12 +15,9 @@ static object_t object;
 
 static void scrub_all(struct store *st)
 {
-	struct vems_stats stats;
 	assert_int_equal(store_scrub(st), 0);
-	do {
+	while (atomic_load(&st->scrub_state) == 1) // store_stats() would be a reader
 		sched_yield();
-		store_stats(st, &stats);
-	} while (stats.scrub_state == 1); // under way
 	store_scrub_stop(st);
 }
 
@@ -135,8 +132,8 @@ static void test_it_is_a_reader_of_what_may_go(void **state)
 	for (unsigned i = 0; i < 3; i++)
 		assert_false(traps[i]->unguarded);
 	assert_int_equal(data_trap.accesses, 1);
-	assert_true(root_trap.accesses >= 2); // to begin with, and for the damaged block
-	assert_true(drop_trap.accesses >= 1);
+	assert_int_equal(root_trap.accesses, 2); // to begin with, and for the damaged block
+	assert_int_equal(drop_trap.accesses, 1);
 	expect_errors(0, 0);
 }
 
