@@ -120,6 +120,7 @@ static int prepare(const struct mount *m, struct frontend **ret_frontend)
 		.threads = o->threads,
 		.transport = o->transport,
 		.switch_uring_on = o->switch_uring_on,
+		.kernel_caches = o->kernel_caches,
 		.arguments = m->arguments,
 		.arguments_bytes = m->arguments_bytes,
 	};

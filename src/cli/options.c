@@ -17,7 +17,7 @@ enum { MOUNT_EXIT_USAGE = 1, MOUNT_EXIT_FAILED = 32 };
 #define THREADS_MAX 256
 
 enum { OPT_PMEM = 256, OPT_BACKING, OPT_LOSE_TIER, OPT_DISCARD_TIER, OPT_ASSUME_PERSISTENT, OPT_INTERVAL,
-       OPT_IO_TIMEOUT, OPT_POLICY, OPT_THREADS, OPT_TRANSPORT, OPT_URING, OPT_VERSION };
+       OPT_IO_TIMEOUT, OPT_CACHE, OPT_POLICY, OPT_THREADS, OPT_TRANSPORT, OPT_URING, OPT_VERSION };
 
 // Also the words of -o, where they belong to us.
 static const struct option long_options[] = {
@@ -28,6 +28,7 @@ static const struct option long_options[] = {
 	{ "assume-persistent", no_argument, NULL, OPT_ASSUME_PERSISTENT },
 	{ "interval", required_argument, NULL, OPT_INTERVAL },
 	{ "io-timeout", required_argument, NULL, OPT_IO_TIMEOUT },
+	{ "cache", required_argument, NULL, OPT_CACHE },
 	{ "policy", required_argument, NULL, OPT_POLICY },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "transport", required_argument, NULL, OPT_TRANSPORT },
@@ -68,6 +69,9 @@ static const char help_text[] =
 "  --io-timeout=SECONDS\n"
 "                     of a failing backing before new data is refused (default 30)\n"
 "  --threads=N        that serve requests, or, with io_uring, those that have to wait (default 16)\n"
+"  --cache=none|kernel\n"
+"                     kernel: what is read and written stays in the kernel's page cache as well (default none);\n"
+"                     a write is durable when it returns all the same\n"
 "  --policy=a2q|clock|lru\n"
 "                     which pages leave the tier when it is full (default a2q; the others are to compare with)\n"
 "  --transport=auto|uring|dev\n"
@@ -159,6 +163,12 @@ static int parse_policy(const struct parser *p, const char *text, enum store_pol
 	return r;
 }
 
+static int parse_cache(const struct parser *p, const char *text, bool *ret_kernel)
+{
+	*ret_kernel = !strcmp(text, "kernel");
+	return *ret_kernel || !strcmp(text, "none") ? -1 : wrong(p, "--cache=%s: not none or kernel", text);
+}
+
 // One of long_options, however it was said.
 static int apply(struct parser *p, int option, const char *value)
 {
@@ -186,6 +196,8 @@ static int apply(struct parser *p, int option, const char *value)
 		return parse_seconds(p, "io-timeout", value, &o->store.io_timeout_ms);
 	case OPT_TRANSPORT:
 		return parse_transport(p, value, &o->transport);
+	case OPT_CACHE:
+		return parse_cache(p, value, &o->kernel_caches);
 	case OPT_POLICY:
 		return parse_policy(p, value, &o->store.policy);
 	case OPT_URING:

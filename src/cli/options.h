@@ -14,7 +14,7 @@ struct options {
 	char *fuse_options; // for frontend_config; NULL: none
 	unsigned threads;   // 0: default
 	enum frontend_transport transport;
-	bool switch_uring_on;
+	bool switch_uring_on, kernel_caches;
 	enum fs_atime atime;
 	bool nodiratime;
 	bool foreground;

@@ -16,7 +16,7 @@ void serve_init(void *frontend, struct fuse_conn_info *conn)
 	struct frontend *f = frontend;
 	const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_ATOMIC_O_TRUNC |
 				FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
-				FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_IOCTL_DIR | FUSE_CAP_AUTO_INVAL_DATA |
+				FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_IOCTL_DIR | FUSE_CAP_EXPLICIT_INVAL_DATA |
 				FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
 
 	// Not KILLPRIV: version 2 says when; no splice: replies come from the tier as they are; no

@@ -101,12 +101,12 @@ void serve_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set, s
 	op_end(op);
 }
 
-// Past the page cache. What is mapped lies in it all the same, and the kernel keeps it true: so it
-// may stay over an open. A program to be run is only ever mapped: through the cache at once, which
+// Past the page cache, but for who wants it. What is mapped lies in it all the same, and the kernel keeps it
+// true: so it may stay over an open. A program to be run is only ever mapped: through the cache at once, which
 // spares it the invalidation of all pages with each new mapping.
-void file_info_set(struct fuse_file_info *fi)
+void file_info_set(const struct frontend *f, struct fuse_file_info *fi)
 {
-	fi->direct_io = !(fi->flags & OPEN_FOR_EXECVE);
+	fi->direct_io = !f->kernel_caches && !(fi->flags & OPEN_FOR_EXECVE);
 	fi->keep_cache = 1;
 	fi->noflush = 1;
 }
@@ -143,7 +143,7 @@ void serve_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, -r);
 		return;
 	}
-	file_info_set(fi);
+	file_info_set(w->frontend, fi);
 	// Nobody waits: there is no file to be released.
 	if (fuse_reply_open(req, fi) == -ENOENT)
 		fs_released(w->frontend->fs, ino);

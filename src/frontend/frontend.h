@@ -16,6 +16,7 @@ struct frontend_config {
 	unsigned threads; // 0: default
 	enum frontend_transport transport;
 	bool switch_uring_on; // the kernel is asked to offer it; root only
+	bool kernel_caches;   // read and write go through its page cache
 	char *arguments; // of the command line, to be wiped where it would mislead; NULL: left alone
 	size_t arguments_bytes;
 };

@@ -121,7 +121,7 @@ void serve_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t mode,
 		// Too late for an error: the file is there, and the kernel would go on knowing that it is not. Without memory
 		// for the count it is dropped, once unlinked, when the kernel forgets it, which is after its last use.
 		(void)fs_opened(w->frontend->fs, attr.st_ino);
-		file_info_set(fi);
+		file_info_set(w->frontend, fi);
 		entry = entry_of(&attr);
 		// Nobody waits: there is no file to be released.
 		if (fuse_reply_create(req, &entry, fi) == -ENOENT) {

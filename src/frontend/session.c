@@ -140,6 +140,9 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count, void *fronte
 	n = transport_writev(w->fd, iov, count, &w->request);
 	if (w->request.init_done && n >= 0) {
 		w->request.init_done = false;
+		if (!f->kernel_caches && !transport_may_map(&w->request))
+			log_warning("this kernel maps no file for shared writing that bypasses its page cache, as Linux 6.6 does: "
+				    "such an mmap fails with ENODEV; with --cache=kernel it does not");
 		atomic_store(&f->uring_accepted, w->request.uring);
 		atomic_store(&f->init_done, true);
 		frontend_wake(f);
@@ -493,6 +496,7 @@ int frontend_new(const struct frontend_config *config, struct frontend **ret_fro
 	f->owner = getuid();
 	f->threads = config->threads ? config->threads : THREADS_DEFAULT;
 	f->wish = config->transport;
+	f->kernel_caches = config->kernel_caches;
 	f->libfuse_checks_owner = config->fuse_options && strstr(config->fuse_options, "allow_root");
 	f->wakeup = eventfd(0, EFD_CLOEXEC);
 	f->worker = calloc(READERS + f->threads + 1, sizeof *f->worker);

@@ -54,6 +54,11 @@ _Static_assert(sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in) == T
 
 static atomic_bool setxattr_ext; // of the one connection: SETXATTR has flags
 
+bool transport_may_map(const struct transport_request *request)
+{
+	return request->offered & FUSE_INIT_EXT && request->offered2 & INIT2_WANTED;
+}
+
 bool transport_kernel_offers_uring(void)
 {
 	int fd = open(URING_PARAMETER, O_RDONLY | O_CLOEXEC);

@@ -31,6 +31,8 @@ struct transport_request {
 	bool init_done;             // INIT has been answered, well
 };
 
+// INIT: will files that are read and written past the page cache be mapped for shared writing?
+bool transport_may_map(const struct transport_request *request);
 // Has the kernel FUSE-over-io_uring, and offers it?
 bool transport_kernel_offers_uring(void);
 // Has it offered to all who mount from now on, until the module is unloaded; root only. 1: it already

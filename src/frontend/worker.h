@@ -49,6 +49,7 @@ struct frontend {
 	bool mounted;         // by us; it may have been unmounted since
 	bool persistent;      // what is acknowledged survives a power cut
 	bool opendir_is_free; // the kernel can do without OPENDIR
+	bool kernel_caches;   // read and write go through its page cache
 	bool libfuse_checks_owner; // of requests but reads and writes: -o allow_root
 	enum frontend_transport wish;
 	struct uring *uring; // its threads; NULL: none
@@ -166,6 +167,6 @@ void serve_statfs(fuse_req_t req, fuse_ino_t ino);
 void serve_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *arg, struct fuse_file_info *fi,
 		 unsigned flags, const void *in, size_t in_bytes, size_t out_bytes);
 
-void file_info_set(struct fuse_file_info *fi); // how files are opened
+void file_info_set(const struct frontend *f, struct fuse_file_info *fi); // how files are opened
 
 #endif
