@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "store_world.h"
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -86,4 +88,57 @@ bool waits_for(pthread_mutex_t *lock, void (*fn)(struct store *s), struct store 
 	pthread_mutex_unlock(lock);
 	pthread_join(thread, NULL);
 	return waits;
+}
+
+// ---- traps ------------------------------------------------------------------------------------------
+
+struct trap traps[TRAPS_MAX];
+static struct sigaction before;
+
+static void protect_all(int protection)
+{
+	for (unsigned i = 0; i < TRAPS_MAX; i++)
+		if (traps[i].page)
+			mprotect(traps[i].page, PAGE_BYTES, protection);
+}
+
+static void on_fault(int number, siginfo_t *info, void *context)
+{
+	for (unsigned i = 0; i < TRAPS_MAX; i++) {
+		struct trap *t = &traps[i];
+		if (!t->page || (uintptr_t)info->si_addr - (uintptr_t)t->page >= PAGE_BYTES)
+			continue;
+		mprotect(t->page, PAGE_BYTES, PROT_READ | PROT_WRITE);
+		t->accesses++;
+		t->accessed();
+		return;
+	}
+	abort();
+}
+
+void *trap_page(const void *content, size_t bytes)
+{
+	void *page = aligned_alloc(PAGE_BYTES, (bytes + PAGE_BYTES - 1) & ~(size_t)(PAGE_BYTES - 1));
+	memcpy(page, content, bytes);
+	return page;
+}
+
+void traps_begin(void)
+{
+	const struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
+	sigaction(SIGSEGV, &action, &before);
+	protect_all(PROT_NONE);
+}
+
+void traps_arm(void)
+{
+	protect_all(PROT_NONE);
+}
+
+void traps_end(void)
+{
+	protect_all(PROT_READ | PROT_WRITE);
+	sigaction(SIGSEGV, &before, NULL);
+	for (unsigned i = 0; i < TRAPS_MAX; i++)
+		traps[i] = (struct trap){ 0 };
 }

@@ -35,4 +35,17 @@ bool somebody_waits(const pthread_mutex_t *lock);
 // fn() runs in a thread while the lock is held. Does it wait for the lock? If so, meanwhile() is called (may be NULL).
 bool waits_for(pthread_mutex_t *lock, void (*fn)(struct store *s), struct store *s, void (*meanwhile)(struct store *s));
 
+// The first access to each page after it was armed calls accessed(), in the thread that makes it.
+struct trap {
+	void *page; // NULL: none
+	void (*accessed)(void);
+	_Atomic unsigned accesses;
+};
+#define TRAPS_MAX 4u
+extern struct trap traps[TRAPS_MAX];
+void *trap_page(const void *content, size_t bytes); // to be freed
+void traps_begin(void); // and arms them
+void traps_arm(void);
+void traps_end(void);
+
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Reclaim after a crash between what it has let go of and the tail behind it.
+// Reclaim after a crash between what it has let go of and the tail behind it, and beside a commit.
 #include <stdlib.h>
 #include <string.h>
 #include "log.h"
@@ -108,11 +108,44 @@ static void test_slice_full_of_what_was_reclaimed(void **state)
 	end_store(s, lane);
 }
 
+static struct store *store;
+static struct lane *committing;
+static lsn_t in_flight;
+
+static void begin_commit(void)
+{
+	atomic_store(&committing->inflight, atomic_load(&store->lsn));
+	in_flight = atomic_fetch_add(&store->lsn, 1);
+}
+
+static void test_t_stays_behind_a_commit_that_begins_meanwhile(void **state)
+{
+	struct lane *lane;
+	store = new_store();
+	assert_int_equal(lane_new(store, &committing), 0);
+	assert_int_equal(lane_new(store, &lane), 0);
+	assert_true(committing->number < lane->number); // so that reclaim has asked it already, when it comes to the other
+	struct lane *copy = trap_page(lane, sizeof *lane);
+	traps[0] = (struct trap){ copy, begin_commit, 0 };
+	atomic_store(&store->lane[lane->number], copy);
+	traps_begin();
+	reclaim_slice(store, true);
+	assert_int_equal(traps[0].accesses, 1);
+	traps_end();
+	assert_true(atomic_load(&store->tier->tail_lsn) < in_flight);
+	atomic_store(&committing->inflight, 0);
+	atomic_store(&store->lane[lane->number], lane);
+	free(copy);
+	lane_free(committing);
+	end_store(store, lane);
+}
+
 int main(void)
 {
 	log_quiet(1);
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_ring_full_of_what_was_logged_again),
 					    cmocka_unit_test(test_frame_given_away_before_its_record_is_met_again),
-					    cmocka_unit_test(test_slice_full_of_what_was_reclaimed) };
+					    cmocka_unit_test(test_slice_full_of_what_was_reclaimed),
+					    cmocka_unit_test(test_t_stays_behind_a_commit_that_begins_meanwhile) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The scrub looks at nothing that may be freed or used again meanwhile, and mends what it says it has mended.
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include "log.h"
 #include "store_world.h"
@@ -47,47 +45,19 @@ static int teardown(void **state)
 
 // ---- what is looked at by a reader ------------------------------------------------------------------------
 
-// A page that is armed traps the first access to it: was it by a reader?
-struct trap {
-	void *page;
-	_Atomic unsigned accesses;
-	_Atomic bool unguarded;
-};
-static struct trap data_trap, root_trap, drop_trap, *const traps[] = { &data_trap, &root_trap, &drop_trap };
+static _Atomic unsigned unguarded;
 
-static void on_access(int number, siginfo_t *info, void *context)
+static void expect_a_reader(void)
 {
-	for (unsigned i = 0; i < 3; i++) {
-		struct trap *t = traps[i];
-		if ((uintptr_t)info->si_addr - (uintptr_t)t->page >= PAGE_BYTES)
-			continue;
-		t->accesses++;
-		if (grace_over(&s->grace, grace_start(&s->grace)))
-			t->unguarded = true;
-		mprotect(t->page, PAGE_BYTES, PROT_READ | PROT_WRITE);
-		return;
-	}
-	abort();
-}
-
-static void protect_all(int protection)
-{
-	for (unsigned i = 0; i < 3; i++)
-		mprotect(traps[i]->page, PAGE_BYTES, protection);
+	if (grace_over(&s->grace, grace_start(&s->grace)))
+		unguarded++;
 }
 
 // Again before each read of the backing.
 static int arm(void *arg, char kind, block_t block, const struct iovec *iov, int iovcnt)
 {
-	protect_all(PROT_NONE);
+	traps_arm();
 	return 0;
-}
-
-static void *page_new(const void *content, size_t bytes)
-{
-	void *page = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
-	memcpy(page, content, bytes);
-	return page;
 }
 
 static void damage_page(void)
@@ -108,32 +78,28 @@ static void damage_page(void)
 static void test_it_is_a_reader_of_what_may_go(void **state)
 {
 	const struct backing_hook hook = { arm, NULL };
-	struct sigaction action = { .sa_sigaction = on_access, .sa_flags = SA_SIGINFO }, before;
-	struct root *root = store_root(s);
-	struct drop drop = { .object = object, .from = 0, .to = 1, .lsn = LSN_MAX };
+	struct root *root = store_root(s), *copy = trap_page(root, sizeof *root);
+	struct drop *drop = trap_page(&(struct drop){ .object = object, .from = 0, .to = 1, .lsn = LSN_MAX }, sizeof *drop);
 
 	damage_page(); // but it is dropped
-	root_trap.page = page_new(root, sizeof *root);
-	drop_trap.page = page_new(&drop, sizeof drop);
-	data_trap.page = tier_frame_data(s->tier, frame_of(s, object, 0));
-	drops_add(&s->drops, drop_trap.page);
-	atomic_store(&s->root, root_trap.page);
+	traps[0] = (struct trap){ tier_frame_data(s->tier, frame_of(s, object, 0)), expect_a_reader, 0 };
+	traps[1] = (struct trap){ copy, expect_a_reader, 0 };
+	traps[2] = (struct trap){ drop, expect_a_reader, 0 };
+	drops_add(&s->drops, drop);
+	atomic_store(&s->root, copy);
 	s->backing->hook = &hook;
-	sigaction(SIGSEGV, &action, &before);
-	protect_all(PROT_NONE);
+	traps_begin();
 	scrub_all(s);
-	protect_all(PROT_READ | PROT_WRITE);
+	assert_int_equal(unguarded, 0);
+	assert_int_equal(traps[0].accesses, 1);
+	assert_int_equal(traps[1].accesses, 2); // to begin with, and for the damaged block
+	assert_int_equal(traps[2].accesses, 1);
+	traps_end();
 	s->backing->hook = NULL;
 	atomic_store(&s->root, root);
 	drops_take_folded(&s->drops, LSN_MAX);
-	sigaction(SIGSEGV, &before, NULL);
-	free(root_trap.page);
-	free(drop_trap.page);
-	for (unsigned i = 0; i < 3; i++)
-		assert_false(traps[i]->unguarded);
-	assert_int_equal(data_trap.accesses, 1);
-	assert_int_equal(root_trap.accesses, 2); // to begin with, and for the damaged block
-	assert_int_equal(drop_trap.accesses, 1);
+	free(copy);
+	free(drop);
 	expect_errors(0, 0);
 }
 
