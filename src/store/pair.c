@@ -132,8 +132,6 @@ static int format_backing(struct backing *b, struct ioq *q, struct super_disk *r
 	s.space_levels = space.levels;
 	s.space = space.entry;
 	if (!r)
-		r = super_wipe(b, q);
-	if (!r)
 		r = super_write(b, q, &s, 'A');
 	if (!r)
 		r = super_write(b, q, &s, 'B');
@@ -154,18 +152,15 @@ static int prepare_tier(struct media *m)
 	return r;
 }
 
-// A tier that is BLANK and belongs to nobody yet.
+// A tier that is BLANK and belongs to nobody yet: all that tier_probe() looks at.
 static void blank_tier(struct media *m)
 {
 	uint8_t zero[PAGE_BYTES] = { 0 };
-	for (unsigned i = 0; i < 2 + TIER_WORDS_BYTES / PAGE_BYTES; i++)
-		media_copy(m, m->base + i * PAGE_BYTES, zero, PAGE_BYTES);
-	media_drain(m);
-	for (uint64_t at = TIER_RINGS_OFFSET; at < MIB && at < m->size_bytes; at += PAGE_BYTES)
+	for (uint64_t at = 0; at < MIB && at < m->size_bytes; at += PAGE_BYTES)
 		media_copy(m, m->base + at, zero, PAGE_BYTES);
 	for (uint64_t at = m->size_bytes > MIB ? m->size_bytes - MIB : 0; at < m->size_bytes; at += PAGE_BYTES)
 		media_copy(m, m->base + (at & ~(uint64_t)(PAGE_BYTES - 1)), zero, PAGE_BYTES);
-	media_drain(m);
+	media_drain(m); // before a superblock
 }
 
 // ---- attaching ------------------------------------------------------------------------------------
@@ -288,6 +283,14 @@ int pair_resumed(struct store *s)
 		media_drain(s->media); // before an epoch makes it two behind
 	}
 	return 0;
+}
+
+void pair_catch_up(struct store *s)
+{
+	if (!s->resumes)
+		return; // none was given
+	tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
+	media_drain(s->media); // before a superblock makes it two behind
 }
 
 void pair_release_tier(struct store *s)

@@ -6,7 +6,7 @@
 //	          tier, and pages whose block is also another's, to new blocks
 //	forget    overlay, DROPs and frames: the new tree has all of it
 //	bitmaps   of what the new tree uses
-//	switch    flush; the other superblock made equal; superblock A, then B; the tier let go
+//	switch    flush; the other superblock made equal; the tier's epoch; superblock A, then B; the tier let go
 //
 // Invariants:
 //  1. No block is written that the old tree uses, as far as it can be read, or that a readable bitmap in
@@ -329,6 +329,8 @@ int store_put_in_force(struct store *s)
 	s->super = s->super_before;
 	if (!r)
 		r = equalise_supers(s);
+	if (!r && !clean)
+		pair_catch_up(s);
 	s->super = next;
 	if (!r && clean)
 		pair_release_tier(s);

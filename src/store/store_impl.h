@@ -214,7 +214,7 @@ struct store {
 	uint64_t attempts_wanted, attempts_started, attempts_finished;
 	int attempt_result;
 	bool epoch_stop;        // a superblock that cannot be written is not waited for any more
-	_Atomic uint64_t super_failures; // times that one could not be written: it may be there or not, and is tried again
+	_Atomic bool super_stuck;       // it may have been written, or not; tried again
 	uint64_t failing_since_ms;
 	_Atomic uint64_t epoch_failures;
 	_Atomic int degraded;
@@ -232,6 +232,8 @@ struct store {
 };
 
 void store_forget(struct store *s); // overlay and DROPs
+// The tier, which may be one epoch behind, follows the superblock in force.
+void pair_catch_up(struct store *s);
 // The tier holds nothing that is needed: it may be attached to anything.
 void pair_release_tier(struct store *s);
 int equalise_supers(struct store *s);

@@ -100,6 +100,8 @@ const struct action actions[] = {
 	{ .name = "mount", .kind = ACTION_MOUNT },     // what a crash has left
 	{ .name = "remount", .kind = ACTION_REMOUNT }, // what was unmounted
 	{ .name = "attach", .kind = ACTION_ATTACH },   // likewise, with a blank tier
+	{ .name = "repair", .kind = ACTION_REPAIR },   // what a crash has left, by fsck, which writes all of it anew
+	{ .name = "repair-clean", .kind = ACTION_REPAIR_CLEAN }, // what was unmounted, likewise
 	{ .name = "format", .kind = ACTION_FORMAT },             // a blank pair, by mkfs
 	{ .name = "reformat", .kind = ACTION_REFORMAT },         // one with a file system, by mkfs --force
 	{ .name = "format-mount", .kind = ACTION_FORMAT_MOUNT }, // a blank pair, by mounting it

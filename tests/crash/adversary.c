@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "hash.h"
-#include "super.h"
+#include "pair_order.h"
 #include "space.h"
 
 #define THREADS_MAX 64u
@@ -69,6 +69,7 @@ struct adversary {
 	pthread_mutex_t *table_lock;       // NULL: not open yet
 	unsigned fail_writes, fail_flushes;
 	bool failed; // a write or flush has, for once
+	bool based;  // an LSN base was stored
 	const char *disorder;
 	adversary_event_fn fn;
 	void *arg;
@@ -295,6 +296,20 @@ static uint64_t slot_offset(const struct adversary *a, uint64_t f)
 	return a->geometry.table_offset + f * sizeof(struct slot_disk);
 }
 
+static struct pair_at pair_at(const struct adversary *a)
+{
+	return (struct pair_at){ a->media, a->durable, a->geometry };
+}
+
+// LSNs are handed out, by a store that serves.
+static const char *serving_relies(const struct adversary *a)
+{
+	struct pair_at p = pair_at(a);
+	if (!a->based || on_its_way(a, ANY_THREAD, TIER_WORDS_OFFSET + WORD_LSN_BASE * TIER_WORD_STRIDE, 8))
+		return "a record before the LSN base is drained";
+	return pair_use_relies(&p);
+}
+
 // The first record that the tail of a ring passes is one that T has passed.
 static bool tail_passes_t(const struct adversary *a, uint64_t offset)
 {
@@ -325,6 +340,8 @@ static const char *store_relies(struct adversary *a, const struct thread *t, uns
 	case REGION_LANE_RING:
 		if (t->stored & REGION_FRAME)
 			return "a record before its frames are drained";
+		if (serving_relies(a))
+			return serving_relies(a);
 		return record_relies(a, t->stored & REGION_LANE_RING, offset, src, bytes);
 	case REGION_ITEM_RING:
 		return record_relies(a, t->stored & REGION_ITEM_RING, offset, src, bytes);
@@ -343,29 +360,45 @@ static const char *store_relies(struct adversary *a, const struct thread *t, uns
 	}
 }
 
-static uint64_t super_epoch(const struct adversary *a, block_t block)
+// Of the headers and words of the tier, and of a new table.
+static const char *pair_relies(const struct adversary *a, unsigned region, uint64_t offset, const void *src, uint64_t bytes)
 {
-	const struct super_disk *s = (const void *)(a->durable->backing + block * PAGE_BYTES);
-	bool written = a->durable->written[block / 8] >> (block % 8) & 1; // else it holds what another image has left
-	return written && super_valid(s, a->backing->blocks) ? s->epoch : 0;
+	struct pair_at p = pair_at(a);
+	uint64_t value;
+	if (offset < TIER_WORDS_OFFSET)
+		return pair_header_relies(&p, offset, src, bytes);
+	if (offset >= TIER_RINGS_OFFSET && region != REGION_START)
+		return NULL;
+	if (region == REGION_START)
+		return pair_table_relies(&p);
+	memcpy(&value, src, sizeof value);
+	return pair_word_relies(&p, (unsigned)((offset - TIER_WORDS_OFFSET) / TIER_WORD_STRIDE), value & LSN_MAX);
 }
 
-static const char *super_relies(const struct adversary *a, const struct thread *t, block_t block)
+static const char *relies(struct adversary *a, const struct thread *t, unsigned region, uint64_t offset, const void *src,
+			  uint64_t bytes)
 {
-	block_t last = a->backing->blocks - 1;
-	if (super_epoch(a, block) > super_epoch(a, last - block))
-		return "the superblock in force is written over";
+	struct pair_at p = pair_at(a);
+	if (pair_formats(&p))
+		return NULL; // what is stored then counts for nothing
+	const char *broken = pair_relies(a, region, offset, src, bytes);
+	return broken ? broken : store_relies(a, t, region, offset, src, bytes);
+}
+
+static const char *super_relies(const struct adversary *a, const struct thread *t, block_t block, const struct super_disk *next)
+{
+	struct pair_at p = pair_at(a);
 	if (t->stored & (REGION_OTHER | REGION_START | REGION_BASE | REGION_TAILS))
 		return "a superblock before the words of the tier are drained";
 	for (const struct write_pending *w = a->write; w && !a->failed; w = w->next)
 		if (!w->fua)
 			return "a superblock before the blocks are flushed";
-	return super_on_its_way(a) ? "a superblock before the other one is durable" : NULL;
+	return super_on_its_way(a) ? "a superblock before the other one is durable" : pair_super_relies(&p, block, next);
 }
 
 static void note_disorder(struct adversary *a, const char *text)
 {
-	bool intended = false;
+	bool intended = !text;
 	for (int o = 0; o < ORDERS; o++)
 		intended |= a->broken[o];
 	if (!a->disorder && !intended)
@@ -377,9 +410,11 @@ const char *adversary_disorder(const struct adversary *a)
 	return a->disorder;
 }
 
-bool adversary_drained(const struct adversary *a)
+const char *adversary_unfinished(struct adversary *a)
 {
-	return !a->store;
+	struct pair_at p = pair_at(a);
+	arrive(a);
+	return a->store ? "it has ended, and a store of it may still be lost" : pair_rest_relies(&p);
 }
 
 static void note_event(struct adversary *a, enum event event)
@@ -396,7 +431,8 @@ static void on_store(void *arg, uint64_t offset, const void *src, size_t bytes)
 	struct thread *t = arrive(a);
 	a->changes++;
 	unsigned region = region_of(a, offset, src, bytes);
-	note_disorder(a, store_relies(a, t, region, offset, src, bytes));
+	note_disorder(a, relies(a, t, region, offset, src, bytes));
+	a->based |= region == REGION_BASE;
 	t->stored |= region;
 	struct store_pending *s = malloc(sizeof *s + bytes);
 	assert(s);
@@ -457,7 +493,7 @@ static int on_write(struct adversary *a, struct thread *t, char kind, block_t bl
 	}
 	bool fua = kind == 'W';
 	if (block == 0 || block == a->backing->blocks - 1)
-		note_disorder(a, super_relies(a, t, block));
+		note_disorder(a, super_relies(a, t, block, iov[0].iov_base));
 	if (fua && a->broken[ORDER_FUA]) {
 		a->breaks++;
 		fua = false;

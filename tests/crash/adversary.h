@@ -89,7 +89,8 @@ void adversary_fail(struct adversary *a, char kind, unsigned count);
 
 // The first order that was broken, seen without a crash; NULL: none. Not if one is broken on purpose.
 const char *adversary_disorder(const struct adversary *a);
-bool adversary_drained(const struct adversary *a); // no store is on its way
+// What is not as the end of an unmount or of formatting should leave it; NULL: nothing. By its thread, under the lock.
+const char *adversary_unfinished(struct adversary *a);
 
 enum crash_kind {
 	CRASH_POWER, // what is on its way arrives or not, by the seed

@@ -55,6 +55,7 @@ struct scene {
 	struct history *history; // of the outermost scene; NULL: formats
 	bool formats;            // may be no file system, but not a wrong one
 	bool lost_tier;
+	bool discards_tier;      // which may be refused once the backing is CLEAN
 	bool ends_checked; // offline
 	uint64_t rng;
 	// Under the adversary's lock:
@@ -107,8 +108,8 @@ static void watch(struct scene *s, struct image *i, struct media *m, struct back
 
 static int scene_mount(struct scene *s, struct image *i)
 {
-	const struct store_config config = { .lose_tier = s->lost_tier, .format_blank = true, .tiny = true, .assume_persistent = true,
-					     .on_demand = true, .interval_ms = 3600000 };
+	const struct store_config config = { .lose_tier = s->lost_tier, .discard_tier = s->discards_tier, .format_blank = true,
+					     .tiny = true, .assume_persistent = true, .on_demand = true, .interval_ms = 3600000 };
 	char text[TEXT_BYTES];
 	struct media *m;
 	struct backing *b;
@@ -138,11 +139,22 @@ static void scene_visit(struct scene *s, enum visit visit)
 	adversary_unlock(s->adversary);
 }
 
+static int scene_finished(struct scene *s)
+{
+	if (!s->adversary || settings.broken >= 0)
+		return 0;
+	adversary_lock(s->adversary);
+	const char *unfinished = adversary_unfinished(s->adversary);
+	adversary_unlock(s->adversary);
+	return unfinished ? fail(s, "finished", unfinished) : 0;
+}
+
 static int scene_unmount(struct scene *s)
 {
 	struct store *store = s->m.store;
 	mounted_free(&s->m);
-	return store_close(store);
+	int r = store_close(store);
+	return r || !scene_finished(s) ? r : -EUCLEAN;
 }
 
 static void scene_end(struct scene *s)
@@ -338,7 +350,7 @@ static void check_state(struct scene *s, struct image *i)
 	s->rng = hash_bytes(explored.name, strlen(explored.name));
 	s->ends_checked = s->formats || rng_below(&s->rng, 3) == 0;
 	choose_visit(s);
-	if (!s->formats && image_check(i, s->lost_tier, check_all, look, s, text, sizeof text))
+	if (!s->formats && !s->discards_tier && image_check(i, s->lost_tier, check_all, look, s, text, sizeof text))
 		fail(s, "read-only", text);
 	else if (!mount_and_drop(s, i, copy)) {
 		scene_visit(s, VISIT_NONE);
@@ -376,8 +388,8 @@ static struct image *image_of(const struct scene *s, const struct step *step)
 static void visit_state(struct scene *parent, struct step step)
 {
 	struct scene s = { .parent = parent, .workload = parent->workload, .from = step, .depth = parent->depth + 1,
-			   .history = parent->history, .formats = parent->formats, .lost_tier = parent->lost_tier || step.lost,
-			   .now = parent->now, .next = parent->next };
+			   .history = parent->history, .formats = parent->formats, .discards_tier = parent->discards_tier,
+			   .lost_tier = parent->lost_tier || step.lost, .now = parent->now, .next = parent->next };
 	struct image *i = image_of(parent, &step);
 	char outer[sizeof explored.name];
 	strcpy(outer, explored.name);
@@ -445,6 +457,8 @@ static void visit_some(struct scene *s, uint64_t event, double expected)
 static void on_event(void *arg, enum event event, uint64_t number)
 {
 	struct scene *s = arg;
+	if (!explored.failed && adversary_disorder(s->adversary))
+		fail(s, "order", adversary_disorder(s->adversary));
 	if (explored.failed || explored.states >= settings.states)
 		return;
 	if (s->visit == VISIT_COUNT)
@@ -548,6 +562,43 @@ static void run_on_base(struct scene *s, const int *action, unsigned count)
 		tree_free(history.point[n].tree);
 }
 
+static int repair(const struct check_config *config, struct media *m, struct backing *b)
+{
+	const struct store_config open = { .read_only = true, .salvage = true, .repair = true, .tiny = true, .assume_persistent = true };
+	struct store *store;
+	int r = store_open_on(&open, m, b, &store);
+	if (r)
+		return r;
+	r = store_rebuild(store, config, 0);
+	if (!r)
+		r = store_put_in_force(store);
+	int closed = store_close(store);
+	return r ? r : closed;
+}
+
+// Nothing is damaged, and so it shows the same tree all along.
+static void run_repair(struct scene *s, enum action_kind kind)
+{
+	struct image *i = image_copy(kind == ACTION_REPAIR ? base : base_clean);
+	struct media *m;
+	struct backing *b;
+	s->history = &base_history;
+	s->now = base_history.point[base_history.points - 1].tree;
+	s->discards_tier = true;
+	if (kind == ACTION_REPAIR) // as a crash behind the superblocks leaves it
+		image_age_tier(i, image_super(i)->epoch - 1);
+	int r = image_open(i, false, &m, &b);
+	assert(r == 0);
+	watch(s, i, m, b);
+	r = repair(&(struct check_config){ 0 }, m, b);
+	if (r)
+		fail(s, s->workload, strerror(-r));
+	else
+		last_event(s);
+	scene_end(s);
+	image_free(i);
+}
+
 static void run_format(struct scene *s, enum action_kind kind)
 {
 	const struct store_format_config config = { .force = kind == ACTION_REFORMAT, .tiny = true };
@@ -567,6 +618,8 @@ static void run_format(struct scene *s, enum action_kind kind)
 		assert(r == 0);
 		watch(s, i, m, b);
 		r = store_format_on(&config, m, b);
+		if (!r)
+			scene_finished(s);
 		expect(s, empty, NULL);
 		last_event(s);
 		backing_close(b);
@@ -603,6 +656,8 @@ static void run(struct scene *s)
 	snprintf(explored.name, sizeof explored.name, "%s", s->workload);
 	if (kind >= ACTION_FORMAT && kind <= ACTION_FORMAT_MOUNT)
 		run_format(s, kind);
+	else if (kind == ACTION_REPAIR || kind == ACTION_REPAIR_CLEAN)
+		run_repair(s, kind);
 	else
 		run_on_base(s, action, count);
 }

@@ -408,8 +408,9 @@ void world_run(const struct settings *settings)
 		}
 		// The next life is of what is durable now.
 		adversary_lock(w->adversary);
-		if (!r && w->settings->broken < 0 && !adversary_drained(w->adversary))
-			note_failure(w, "closing", "it is closed, and a store of it may still be lost");
+		const char *unfinished = r || w->settings->broken >= 0 ? NULL : adversary_unfinished(w->adversary);
+		if (unfinished)
+			note_failure(w, "closing", unfinished);
 		next = adversary_crash(w->adversary, CRASH_KILL, 0);
 		adversary_unlock(w->adversary);
 		if (!r && rng_below(&w->rng, 2))
