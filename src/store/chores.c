@@ -22,6 +22,7 @@
 #define SLICE_FRAMES 1024u
 #define VICTIMS_MAX 64u
 #define DEAD_STEPS 4096u // of the hand that looks for dead frames, at a time
+#define PASS_FRAMES 256u // looked at by a DROP pass with the table lock held
 
 // Of frames in the index. The states are the caller's to drain.
 static void slots_store(struct store *s, const frame_t *frame, unsigned count)
@@ -498,16 +499,16 @@ void evict_frame(struct store *s, frame_t f)
 	pthread_mutex_unlock(&s->tier->table_lock);
 }
 
-static void drop_pass(struct store *s, lsn_t cut)
+// Of frames [from, to), takes out those that a DROP up to the cut has killed. A dead one cannot be admitted
+// meanwhile: the DROP is in force until the epoch is.
+static void drop_pass(struct store *s, lsn_t cut, frame_t from, frame_t to)
 {
 	struct tier *t = s->tier;
 	frame_t victim[VICTIMS_MAX];
 	unsigned count = 0;
 
-	if (!drops_any(&s->drops))
-		return;
 	table_lock(s, true);
-	for (frame_t f = 0; f < t->frames; f++) {
+	for (frame_t f = from; f < to; f++) {
 		struct frame *fr = &t->frame[f];
 		if (frame_place(frame_state(fr)) != FRAME_INDEXED || fr->object == OBJECT_STORE ||
 		    fr->lsn >= drops_newest(&s->drops, fr->object, fr->page, cut) || !take_out(s, f, true))
@@ -628,11 +629,12 @@ void admit_fetched(struct op *op)
 }
 
 // Nodes that the epoch has built: whoever looked at the old ones will look at these.
-static void install_batch(struct store *s, const struct new_node *node, unsigned count)
+static void install_nodes(struct store *s, const struct new_node *node, unsigned count)
 {
 	struct tier *t = s->tier;
 	struct admission a = { 0 };
 
+	table_lock(s, true);
 	for (unsigned i = 0; i < count; i++) {
 		struct frame *fr = &t->frame[node[i].frame];
 		struct bucket *b = index_bucket(t, OBJECT_STORE, node[i].ref.block);
@@ -645,14 +647,7 @@ static void install_batch(struct store *s, const struct new_node *node, unsigned
 		index_unlock(b, version, true);
 	}
 	admission_store(s, &a);
-}
-
-static void install_nodes(struct store *s, const struct new_node *node, size_t count)
-{
-	table_lock(s, true);
-	for (size_t at = 0; at < count; at += ADMIT_MAX)
-		install_batch(s, node + at, count - at < ADMIT_MAX ? (unsigned)(count - at) : ADMIT_MAX);
-	pthread_mutex_unlock(&s->tier->table_lock);
+	pthread_mutex_unlock(&t->table_lock);
 }
 
 // ---- the thread ------------------------------------------------------------------------------------
@@ -689,20 +684,35 @@ static bool epoch_waits(struct store *s)
 	return asked;
 }
 
+static bool needs_tending(struct store *s)
+{
+	return !s->config.on_demand && (rings_need_room(s) || frames_free_count(s->tier) < frames_low(s));
+}
+
+// Between two steps, when this thread is no reader: what has waited for that comes free.
+static void step_ends(struct store *s)
+{
+	if (frames_poll(s->tier) && atomic_load(&s->waiters))
+		wake_waiters(s);
+}
+
+static bool tend_step(struct store *s, struct grace_reader *reader)
+{
+	grace_enter(&s->grace, reader);
+	bool progress = reclaim_slice(s, true);
+	if (frames_free_count(s->tier) < frames_low(s))
+		progress |= evict_some(s, frames_low(s), true) > 0;
+	grace_leave(reader);
+	step_ends(s);
+	return progress;
+}
+
 // Ahead of need: room in the log, free frames. Under a load that outruns it there is no end of that, so
 // the epoch thread comes first.
 static void tend(struct store *s, struct grace_reader *reader)
 {
-	bool progress = true;
-	while (progress && !epoch_waits(s) && (rings_need_room(s) || frames_free_count(s->tier) < frames_low(s))) {
-		grace_enter(&s->grace, reader);
-		progress = reclaim_slice(s, true);
-		if (frames_free_count(s->tier) < frames_low(s))
-			progress |= evict_some(s, frames_low(s), true) > 0;
-		grace_leave(reader);
-		if (frames_poll(s->tier) && atomic_load(&s->waiters))
-			wake_waiters(s);
-	}
+	while (!epoch_waits(s) && needs_tending(s) && tend_step(s, reader))
+		;
 }
 
 // Only an epoch takes items out of the overlay, and it waits for the log: no room can come of itself.
@@ -716,18 +726,50 @@ static bool item_ring_stuck(struct store *s)
 	return true;
 }
 
+static void serve_reclaim(struct store *s, struct grace_reader *reader, lsn_t to)
+{
+	while (atomic_load(&s->tier->tail_lsn) < to && !atomic_load(&s->log_damaged)) {
+		grace_enter(&s->grace, reader);
+		bool progress = reclaim_slice(s, true);
+		grace_leave(reader);
+		if (!progress && !item_ring_stuck(s))
+			sched_yield(); // a commit <= the cut is still in flight: memory only
+		step_ends(s);
+	}
+}
+
+// However large the tier is, nobody waits longer for the table lock, frames or log space than for one part.
+static void serve_drop(struct store *s, struct grace_reader *reader, lsn_t cut)
+{
+	uint64_t frames = s->tier->frames;
+
+	for (uint64_t f = 0; f < frames; f += PASS_FRAMES) {
+		grace_enter(&s->grace, reader);
+		drop_pass(s, cut, (frame_t)f, (frame_t)(frames - f < PASS_FRAMES ? frames : f + PASS_FRAMES));
+		grace_leave(reader);
+		step_ends(s);
+		if (needs_tending(s))
+			tend_step(s, reader);
+	}
+}
+
+static void serve_install(struct store *s, struct grace_reader *reader, const struct new_node *node, size_t count)
+{
+	for (size_t at = 0; at < count; at += ADMIT_MAX) {
+		grace_enter(&s->grace, reader);
+		install_nodes(s, node + at, count - at < ADMIT_MAX ? (unsigned)(count - at) : ADMIT_MAX);
+		grace_leave(reader);
+	}
+}
+
 static void serve(struct store *s, struct grace_reader *reader, const struct request *r)
 {
-	grace_enter(&s->grace, reader);
 	if (r->reclaim_to)
-		while (atomic_load(&s->tier->tail_lsn) < r->reclaim_to && !atomic_load(&s->log_damaged))
-			if (!reclaim_slice(s, true) && !item_ring_stuck(s))
-				sched_yield(); // a commit <= the cut is still in flight: memory only
+		serve_reclaim(s, reader, r->reclaim_to);
 	if (r->drop_to)
-		drop_pass(s, r->drop_to);
+		serve_drop(s, reader, r->drop_to);
 	if (r->install_count)
-		install_nodes(s, r->install, r->install_count);
-	grace_leave(reader);
+		serve_install(s, reader, r->install, r->install_count);
 	frames_poll(s->tier);
 	wake_waiters(s);
 }
@@ -746,7 +788,7 @@ static void *chores_main(void *arg)
 		atomic_store(&s->chores_kicked, false);
 		if (asked)
 			serve(s, reader, &request);
-		else if (!s->config.on_demand)
+		else
 			tend(s, reader);
 		frames_poll(s->tier);
 		pthread_mutex_lock(&s->chores_lock);

@@ -5,9 +5,30 @@
 #include <errno.h>
 #include <stdlib.h>
 
+int drops_init(struct drops *d, uint32_t buckets)
+{
+	d->bucket = calloc(buckets, sizeof *d->bucket);
+	if (!d->bucket)
+		return -ENOMEM;
+	d->buckets = buckets;
+	return 0;
+}
+
+void drops_fini(struct drops *d)
+{
+	struct drop *drops = drops_take_folded(d, LSN_MAX);
+	for (struct drop *next; drops; drops = next) {
+		next = drops->taken_next;
+		free(drops);
+	}
+	free(d->bucket);
+	d->bucket = NULL;
+	d->buckets = 0;
+}
+
 static _Atomic(struct drop *) *bucket_of(const struct drops *d, object_t object)
 {
-	return (_Atomic(struct drop *) *)&d->bucket[hash_mix(object, 0x64726f70) % DROP_BUCKETS];
+	return &d->bucket[hash_mix(object, 0x64726f70) & (d->buckets - 1)];
 }
 
 struct drop *drop_new(object_t object, page_t from, page_t to, bool whole)
@@ -59,7 +80,7 @@ struct drop *drops_take_folded(struct drops *d, lsn_t cut)
 	if (!drops_any(d))
 		return NULL;
 	pthread_mutex_lock(&d->lock);
-	for (unsigned b = 0; b < DROP_BUCKETS; b++) {
+	for (unsigned b = 0; b < d->buckets; b++) {
 		_Atomic(struct drop *) *link = &d->bucket[b];
 		struct drop *i;
 		while ((i = atomic_load_explicit(link, memory_order_relaxed))) {
@@ -92,7 +113,7 @@ int drops_collect(struct drops *d, lsn_t cut, struct fold_drop **ret_drops, size
 	pthread_mutex_lock(&d->lock);
 	room = atomic_load(&d->count);
 	struct fold_drop *list = malloc((room + 1) * sizeof *list);
-	for (unsigned b = 0; list && b < DROP_BUCKETS; b++) {
+	for (unsigned b = 0; list && b < d->buckets; b++) {
 		const struct drop *i = atomic_load_explicit(&d->bucket[b], memory_order_relaxed);
 		for (; i; i = atomic_load_explicit(&i->next, memory_order_relaxed))
 			if (i->lsn <= cut)

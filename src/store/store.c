@@ -52,11 +52,7 @@ void store_forget(struct store *s)
 	if (s->overlay.hash)
 		overlay_fini(&s->overlay);
 	s->overlay.hash = NULL;
-	struct drop *drops = drops_take_folded(&s->drops, LSN_MAX);
-	for (struct drop *next; drops; drops = next) {
-		next = drops->taken_next;
-		free(drops);
-	}
+	drops_fini(&s->drops);
 }
 
 static void store_free(struct store *s)
@@ -108,6 +104,8 @@ int store_policy_new(struct store *s)
 static int recover_items(struct store *s)
 {
 	int r = overlay_init(&s->overlay, s->tier->geometry.item_ring_bytes * 7 / 16); // logged twice over it still fits
+	if (!r)
+		r = drops_init(&s->drops, s->overlay.buckets);
 	if (!r)
 		r = store_policy_new(s);
 	return r ? r : recover(s);

@@ -77,12 +77,15 @@ struct drop {
 	lsn_t lsn;
 	bool whole;
 };
-#define DROP_BUCKETS 1024u
 struct drops {
 	pthread_mutex_t lock;
 	_Atomic uint64_t count;
-	_Atomic(struct drop *) bucket[DROP_BUCKETS];
+	uint32_t buckets; // a power of two
+	_Atomic(struct drop *) *bucket;
 };
+// As many buckets as the overlay: a DROP is an item there.
+int drops_init(struct drops *d, uint32_t buckets);
+void drops_fini(struct drops *d);
 struct drop *drop_new(object_t object, page_t from, page_t to, bool whole);
 void drops_add(struct drops *d, struct drop *drop);
 // The newest DROP over that page with LSN <= not_above; 0: none.

@@ -2,8 +2,11 @@
 // What may leave the index and what may enter it, and whom the table lock keeps out.
 #include <errno.h>
 #include <sched.h>
+#include <unistd.h>
 #include "log.h"
 #include "store_world.h"
+
+#define MANY_PAGES 512u // more than a DROP pass looks at in one part
 
 static struct store *s;
 static struct lane *lane, *other;
@@ -269,6 +272,47 @@ static void test_the_epoch_is_served_by_a_reader_under_the_lock(void **state)
 	assert_int_equal(evict(), 1); // and no node has that place
 }
 
+// Of a frame in the last part of the tier, and of none before that part.
+static struct bucket *bucket_of_the_end(frame_t part)
+{
+	for (frame_t f = s->tier->frames - 1; f >= part; f--) {
+		const struct frame *fr = &s->tier->frame[f];
+		struct bucket *b = index_bucket(s->tier, object, fr->page);
+		bool alone = fr->object == object;
+		for (frame_t i = 0; alone && i < part; i++)
+			alone = index_bucket(s->tier, s->tier->frame[i].object, s->tier->frame[i].page) != b;
+		if (alone)
+			return b;
+	}
+	return NULL;
+}
+
+static void *drop_all_aside(void *arg)
+{
+	drop_all(s);
+	return NULL;
+}
+
+static void test_frames_come_free_while_a_drop_pass_goes_on(void **state)
+{
+	pthread_t thread;
+	for (page_t page = 0; page < MANY_PAGES; page++)
+		COMMIT(lane, write_page(op, object, page, 1));
+	assert_int_equal(store_sync(s), 0);
+	COMMIT(lane, txn_drop(op, object, 0, MANY_PAGES));
+	unsigned before = frames_free_count(s->tier);
+	struct bucket *stuck = bucket_of_the_end(MANY_PAGES);
+	assert_non_null(stuck);
+	uint32_t version = index_lock(stuck);
+	assert_int_equal(pthread_create(&thread, NULL, drop_all_aside, NULL), 0);
+	for (unsigned ms = 0; frames_free_count(s->tier) == before && ms < 60000; ms++)
+		usleep(1000);
+	bool freed = frames_free_count(s->tier) > before;
+	index_unlock(stuck, version, false);
+	pthread_join(thread, NULL);
+	assert_true(freed);
+}
+
 static void test_room_is_made_by_a_reader(void **state)
 {
 	static frame_t frame[TIER_BYTES / PAGE_BYTES];
@@ -335,6 +379,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_hit_while_the_table_is_locked_moves_nothing, setup_lru, teardown_config),
 		TEST(test_the_chores_wait_for_the_table),
 		TEST(test_the_epoch_is_served_by_a_reader_under_the_lock),
+		TEST(test_frames_come_free_while_a_drop_pass_goes_on),
 		cmocka_unit_test_setup_teardown(test_room_is_made_by_a_reader, setup_ahead_of_need, teardown_config),
 		TEST(test_a_kick_is_not_lost),
 	};
