@@ -337,7 +337,7 @@ int op_fetch(struct op *op, const struct root *root, const struct fetched *what,
 	f->bucket = what->bucket;
 	f->version = what->version;
 	f->run = op->run;
-	f->root_epoch = root->epoch;
+	f->root_cut = root->cut;
 	if (f->error)
 		return f->error;
 	if (!f->ready) {
@@ -356,7 +356,8 @@ static bool fetched_good(struct op *op, const struct fetched *f)
 }
 
 // The read of f has ended. A mismatch is an error only if the root is still the one that the walk
-// began with; else its block may have been given away, and the walk starts again.
+// began with; else its block may have been given away, and the walk starts again. clean_cut moves after the
+// root, and before any block of the one before is given away.
 static void fetched_done(struct op *op, struct fetched *f, int result)
 {
 	if (result) {
@@ -365,7 +366,7 @@ static void fetched_done(struct op *op, struct fetched *f, int result)
 	} else if (fetched_good(op, f)) {
 		f->ready = true;
 		count_add(op->lane, f->level < 0 ? COUNT_READ_MISSES : COUNT_NODE_MISSES, 1);
-	} else if (store_root(op->store)->epoch == f->root_epoch) {
+	} else if (atomic_load(&op->store->clean_cut) == f->root_cut) {
 		uint64_t found = checksum_page(op->store->seed, f->object, f->page, f->data);
 		if (found != f->sum)
 			log_error("%s: block %llu (object %llu, page %llu) is damaged: expected checksum %016llx, found %016llx",
@@ -408,12 +409,9 @@ static void fetch_pending(struct op *op)
 	for (unsigned i = 0; i < ios; i++)
 		ioq_submit(op->lane->ioq, &io[i]);
 	ioq_wait_all(op->lane->ioq);
-
-	grace_enter(&op->store->grace, op->lane->reader); // the root that fetched_done() looks at
 	for (unsigned i = 0, at = 0; i < ios; i++)
 		for (int k = 0; k < io[i].iovcnt; k++)
 			fetched_done(op, list[at++], io[i].result);
-	grace_leave(op->lane->reader);
 }
 
 // ---- waiting for frames, log, overlay, space ------------------------------------------------------------

@@ -255,7 +255,7 @@ struct fetched { // a node or page read from the backing into DRAM, kept until t
 	int level;       // of a node; -1: a page
 	int error;       // of the read: kept, so that a restart gets it instead of asking again
 	bool ready;
-	uint64_t root_epoch; // that the walk began with
+	lsn_t root_cut;  // of the root that the walk began with
 	struct bucket *bucket; // of the last look, for admission
 	uint32_t version;
 	unsigned run;          // of the operation: of the last look
