@@ -374,7 +374,7 @@ static struct drop *fresh, *taken;
 static uint64_t look_at_drops(void)
 {
 	uint64_t hash = mix(drops->count, fresh->next);
-	for (unsigned b = 0; b < DROP_BUCKETS; b++)
+	for (uint32_t b = 0; b < drops->buckets; b++)
 		for (struct drop *d = drops->bucket[b]; d; d = d->next)
 			hash = mix(hash, d);
 	return hash;
