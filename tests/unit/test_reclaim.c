@@ -6,6 +6,7 @@
 #include "store_world.h"
 
 #define ITEMS 20u
+#define MANY 48u // of them a slice, and more than RECORD_BYTES_MAX
 #define SLICE_RECORDS 64u // of reclaim
 #define VALUE_BYTES 960u // a record of its own has 1024
 
@@ -108,6 +109,30 @@ static void test_slice_full_of_what_was_reclaimed(void **state)
 	end_store(s, lane);
 }
 
+static void test_more_items_in_a_slice_than_a_record_takes(void **state)
+{
+	struct lane *lane;
+	object_t object[MANY];
+	uint8_t value[VALUE_BYTES];
+	struct store *s = new_store();
+
+	assert_int_equal(lane_new(s, &lane), 0);
+	s->overlay.bytes_max *= 2; // or an epoch would be asked for
+	for (unsigned i = 0; i < MANY; i++) {
+		object[i] = store_new_object(s);
+		put_item(lane, object[i], 0);
+	}
+	assert_true(reclaim_slice(s, true));
+	assert_int_equal(s->tier->ring[0].tail, s->tier->ring[0].head);
+	s = crash(s, lane, 0, s->tier->ring[0].tail);
+	assert_int_equal(lane_new(s, &lane), 0);
+	for (unsigned i = 0; i < MANY; i++) {
+		assert_int_equal(OP_RUN(lane, op_get(op, item_key(object[i], ITEM_INODE, 0), value, sizeof value)), VALUE_BYTES);
+		assert_int_equal(value[0], (uint8_t)object[i]);
+	}
+	end_store(s, lane);
+}
+
 static struct store *store;
 static struct lane *committing;
 static lsn_t in_flight;
@@ -146,6 +171,7 @@ int main(void)
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_ring_full_of_what_was_logged_again),
 					    cmocka_unit_test(test_frame_given_away_before_its_record_is_met_again),
 					    cmocka_unit_test(test_slice_full_of_what_was_reclaimed),
+					    cmocka_unit_test(test_more_items_in_a_slice_than_a_record_takes),
 					    cmocka_unit_test(test_t_stays_behind_a_commit_that_begins_meanwhile) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
