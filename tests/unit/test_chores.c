@@ -205,11 +205,14 @@ static void test_lanes_do_nothing_while_the_table_is_locked(void **state)
 	frame_t f = frame_of(s, object, 0);
 	COMMIT(lane, write_page(op, object, 1, 1));
 	pthread_mutex_lock(&s->tier->table_lock);
-	assert_false(reclaim_slice(s, false));
-	assert_int_equal(evict_some(s, 1, false), 0);
+	bool reclaimed = reclaim_slice(s, false);
+	unsigned evicted = evict_some(s, 1, false);
 	evict_frame(s, f);
-	assert_int_equal(frame_of(s, object, 0), f);
+	frame_t still = frame_of(s, object, 0);
 	pthread_mutex_unlock(&s->tier->table_lock);
+	assert_false(reclaimed);
+	assert_int_equal(evicted, 0);
+	assert_int_equal(still, f);
 	evict_frame(s, f);
 	assert_int_equal(frame_of(s, object, 0), FRAME_NONE);
 }
@@ -223,8 +226,9 @@ static void test_hit_while_the_table_is_locked_moves_nothing(void **state)
 	const struct policy_queue *q = &s->policy.queue[s->tier->frame[older].queue];
 	pthread_mutex_lock(&s->tier->table_lock);
 	hit_frame(s, older);
-	assert_int_equal(q->newest, newer);
+	frame_t newest = q->newest;
 	pthread_mutex_unlock(&s->tier->table_lock);
+	assert_int_equal(newest, newer);
 	hit_frame(s, older);
 	assert_int_equal(q->newest, older);
 }
