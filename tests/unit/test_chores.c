@@ -251,9 +251,16 @@ static void test_the_chores_wait_for_the_table(void **state)
 
 // ---- the chores thread --------------------------------------------------------------------------------
 
+static unsigned unguarded;
+
 static void expect_a_reader(struct store *st)
 {
-	assert_false(grace_over(&st->grace, grace_start(&st->grace)));
+	unguarded += grace_over(&st->grace, grace_start(&st->grace));
+}
+
+static void reclaim_to_now(struct store *st)
+{
+	chores_reclaim_to(st, atomic_load(&st->lsn) - 1);
 }
 
 static void drop_all(struct store *st)
@@ -261,9 +268,20 @@ static void drop_all(struct store *st)
 	chores_drop_pass(st, LSN_MAX);
 }
 
+static block_t node_block(const struct store *st)
+{
+	return st->blocks - 2; // in which there is none
+}
+
+static void expect_a_reader_and_no_node(struct store *st)
+{
+	expect_a_reader(st);
+	unguarded += frame_of(st, OBJECT_STORE, node_block(st)) != FRAME_NONE;
+}
+
 static void install_one(struct store *st)
 {
-	struct new_node node = { .ref = { .block = st->blocks - 2, .birth = 1 } };
+	struct new_node node = { .ref = { .block = node_block(st), .birth = 1 } };
 	assert_true(frames_claim(st->tier, 1, 0, &node.frame));
 	chores_install(st, &node, 1);
 }
@@ -271,8 +289,10 @@ static void install_one(struct store *st)
 static void test_the_epoch_is_served_by_a_reader_under_the_lock(void **state)
 {
 	COMMIT(lane, txn_drop(op, object, 0, 1));
+	assert_true(waits_for(&s->tier->table_lock, reclaim_to_now, s, expect_a_reader));
 	assert_true(waits_for(&s->tier->table_lock, drop_all, s, expect_a_reader));
-	assert_true(waits_for(&s->tier->table_lock, install_one, s, expect_a_reader));
+	assert_true(waits_for(&s->tier->table_lock, install_one, s, expect_a_reader_and_no_node));
+	assert_int_equal(unguarded, 0);
 	assert_int_equal(evict(), 1); // and no node has that place
 }
 
@@ -329,6 +349,7 @@ static void test_room_is_made_by_a_reader(void **state)
 		sched_yield();
 	expect_a_reader(s);
 	pthread_mutex_unlock(&s->tier->table_lock);
+	assert_int_equal(unguarded, 0);
 	frames_return(s->tier, frame, claimed);
 }
 
