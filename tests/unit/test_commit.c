@@ -37,10 +37,10 @@ static bool ring_fails;
 
 static void on_store(void *arg, uint64_t offset, const void *src, size_t bytes)
 {
-	const struct ring *r = lane->ring;
-	uint64_t ring = (uint64_t)(r->base - m->base);
 	if (!watched)
 		return;
+	const struct ring *r = watched->ring;
+	uint64_t ring = (uint64_t)(r->base - m->base);
 	assert_true(watched->reader->seen != 0);
 	if (offset >= ring && offset < ring + r->bytes && bytes >= sizeof(struct record_disk)) {
 		const struct record_disk *record = src;
@@ -417,7 +417,7 @@ static void replaced_items_outlive_their_readers(void **state)
 	lane_retire_items(lane, some_items());
 	assert_ptr_equal(lane->retired_waiting, second);
 	lane_free(lane);
-	lane = NULL;
+	watched = lane = NULL;
 	assert_int_equal(sleeps, 1);
 }
 
