@@ -34,6 +34,8 @@ struct image *image_copy(const struct image *i);
 // Hands the tier's media on, which its user closes, and opens the backing.
 int image_open(struct image *i, bool read_only, struct media **ret_media, struct backing **ret_backing);
 void image_blank_tier(struct image *i);
+void image_tear_header_b(struct image *i); // of the tier
+void image_tear_super_b(struct image *i);
 int image_age_tier(struct image *i, uint64_t epoch); // not 0: it is no tier in use
 // The better superblock, or NULL.
 const struct super_disk *image_super(const struct image *i);

@@ -545,6 +545,8 @@ static void run_on_base(struct scene *s, const int *action, unsigned count)
 	s->now = history.point[own - 1].tree;
 	if (kind == ACTION_ATTACH)
 		image_blank_tier(i);
+	if (kind == ACTION_REMOUNT)
+		image_tear_header_b(i);
 	if (!mounts)
 		s->visit = VISIT_NONE;
 	int r = scene_mount(s, i);
@@ -585,15 +587,19 @@ static void run_repair(struct scene *s, enum action_kind kind)
 	s->history = &base_history;
 	s->now = base_history.point[base_history.points - 1].tree;
 	s->discards_tier = true;
-	if (kind == ACTION_REPAIR) // as a crash behind the superblocks leaves it
+	if (kind == ACTION_REPAIR) { // as a crash between the superblocks leaves it
 		image_age_tier(i, image_super(i)->epoch - 1);
+		image_tear_super_b(i);
+	} else {
+		image_tear_header_b(i);
+	}
 	int r = image_open(i, false, &m, &b);
 	assert(r == 0);
 	watch(s, i, m, b);
 	r = repair(&(struct check_config){ 0 }, m, b);
 	if (r)
 		fail(s, s->workload, strerror(-r));
-	else
+	else if (!scene_finished(s))
 		last_event(s);
 	scene_end(s);
 	image_free(i);

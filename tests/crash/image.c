@@ -259,6 +259,16 @@ void image_blank_tier(struct image *i)
 	memset(i->media->base, 0, i->media->size_bytes);
 }
 
+void image_tear_header_b(struct image *i)
+{
+	memset(i->media->base + PAGE_BYTES + 8, 0, PAGE_BYTES - 8);
+}
+
+void image_tear_super_b(struct image *i)
+{
+	memset(i->backing + i->backing_bytes - PAGE_BYTES / 2, 0, PAGE_BYTES / 2);
+}
+
 int image_age_tier(struct image *i, uint64_t epoch)
 {
 	struct tier_geometry g;

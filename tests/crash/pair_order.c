@@ -180,7 +180,8 @@ const char *pair_rest_relies(const struct pair_at *p)
 	const struct super_disk *s = super_in_force(p);
 	if (!supers_equal(p))
 		return "the superblocks are not the same in the end";
-	if (s->attach && !(word_is(p, WORD_EPOCH, s->epoch) && word_is(p, WORD_STATE, TIER_CLEAN)))
-		return "the tier is not clean in the end";
-	return NULL;
+	bool let_go = word_is(p, WORD_STATE, TIER_ATTACHING) && word_is(p, WORD_ATTACH, 0);
+	if (s->attach && !(word_is(p, WORD_EPOCH, s->epoch) && (word_is(p, WORD_STATE, TIER_CLEAN) || let_go)))
+		return "the tier is neither clean nor let go in the end";
+	return tier_headers_equal(p->durable->media) ? NULL : "the headers are not the same in the end";
 }

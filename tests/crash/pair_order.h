@@ -21,6 +21,6 @@ const char *pair_word_relies(const struct pair_at *p, unsigned word, uint64_t va
 const char *pair_table_relies(const struct pair_at *p); // slots of a new table
 const char *pair_super_relies(const struct pair_at *p, block_t block, const struct super_disk *next);
 const char *pair_use_relies(const struct pair_at *p);    // a record or a page
-const char *pair_rest_relies(const struct pair_at *p);   // the end of formatting or of unmounting; `now` may be gone
+const char *pair_rest_relies(const struct pair_at *p);   // the end of formatting, unmounting, a repair; `now` may be gone
 
 #endif

@@ -349,6 +349,37 @@ static void *work(void *arg)
 	return NULL;
 }
 
+static void pause_ms(long ms)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
+}
+
+// Counters and space are asked for all along.
+static void *look_on(void *arg)
+{
+	struct vems_stats st;
+	struct store_space space;
+	for (; !stop; pause_ms(1)) {
+		store_stats(store, &st);
+		store_space(store, &space);
+		if (space.free > space.total)
+			fail("space", "more is free than there is");
+	}
+	return NULL;
+}
+
+static void *come_and_go(void *arg)
+{
+	for (; !stop; pause_ms(1)) {
+		struct lane *lane;
+		if (lane_new(store, &lane))
+			fail("a lane", "no more of them");
+		else
+			lane_free(lane);
+	}
+	return NULL;
+}
+
 static void check_all(struct worker *worker, unsigned threads)
 {
 	char text[256];
@@ -465,12 +496,17 @@ int main(int argc, char **argv)
 	for (unsigned n = 0; n < threads; n++)
 		if (pthread_create(&worker[n].thread, NULL, work, &worker[n]))
 			return 99;
+	pthread_t guest[2];
+	if (pthread_create(&guest[0], NULL, look_on, NULL) || pthread_create(&guest[1], NULL, come_and_go, NULL))
+		return 99;
 	for (unsigned n = 0; n < 10 * seconds && !stop; n++) {
 		scrub_again();
-		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
+		pause_ms(100);
 	}
 	store_scrub_stop(store);
 	stop = true;
+	for (unsigned n = 0; n < 2; n++)
+		pthread_join(guest[n], NULL);
 	for (unsigned n = 0; n < threads; n++)
 		pthread_join(worker[n].thread, NULL);
 	struct vems_stats st;
