@@ -547,6 +547,8 @@ static void run_on_base(struct scene *s, const int *action, unsigned count)
 		image_blank_tier(i);
 	if (kind == ACTION_REMOUNT)
 		image_tear_header_b(i);
+	if (kind == ACTION_MOUNT) // as a crash behind the superblocks leaves it
+		image_age_tier(i, image_super(i)->epoch - 1);
 	if (!mounts)
 		s->visit = VISIT_NONE;
 	int r = scene_mount(s, i);

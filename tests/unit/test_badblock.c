@@ -156,11 +156,24 @@ static void a_device_that_fails_altogether_has_no_bad_blocks(void **state)
 	unmount_pair();
 }
 
+static void an_unmount_gives_up_a_superblock_that_cannot_be_written(void **state)
+{
+	write_pages(1);
+	refuses[0] = 1; // A
+	lane_free(lane);
+	assert_int_equal(store_close(store), -EIO);
+	refuses[0] = 0;
+	mount_pair();
+	expect_pages(1);
+	unmount_pair();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(other_blocks_are_taken_and_the_bad_ones_noted, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_device_that_fails_altogether_has_no_bad_blocks, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_unmount_gives_up_a_superblock_that_cannot_be_written, setup, teardown),
 	};
 	log_quiet(1);
 	return cmocka_run_group_tests(tests, NULL, NULL);
