@@ -3,7 +3,7 @@
 # A full backing: ENOSPC comes from the write itself, and what was acknowledged before is there; overwrites
 # go on without end; deleting never lacks space and gives all of it back, to the block, time and again.
 . "$(dirname "$0")/lib.sh"
-need python3
+need python3 fallocate
 
 OVERWRITES=${VEMS_E2E_OVERWRITES:-20000} # of 4 KiB
 
@@ -123,6 +123,34 @@ for round in 1 2 3; do
 	rm -r "$MNT/fill"
 	all_is_back
 done
+
+step "what was preallocated can be written when nothing else can, after kill -9 and an unmount as well"
+write_preallocated() { # BYTE: every page, at random
+	python3 - "$MNT/preallocated" "$1" <<'PY' || fail "a write into what was preallocated failed"
+import os, random, sys
+fd, pages = os.open(sys.argv[1], os.O_RDWR), list(range(4096))
+random.Random(7).shuffle(pages)
+page = sys.argv[2].encode() * 4096
+for i in pages:
+    assert os.pwrite(fd, page, i * 4096) == 4096
+for i in pages:
+    assert os.pread(fd, 4096, i * 4096) == page, i
+PY
+}
+truncate -s 12M "$MNT/preallocated"
+fallocate -n -o 4k -l 8M "$MNT/preallocated" # a hole within
+fallocate -l 16M "$MNT/preallocated"
+fill
+write_preallocated a
+fallocate -p -l 16M "$MNT/preallocated"
+fallocate -l 16M "$MNT/preallocated" # with the space that it has just given back
+kill9
+mount_fs
+write_preallocated b
+remount
+write_preallocated c
+rm -r "$MNT/fill" "$MNT/preallocated"
+all_is_back
 
 step "killed while full"
 fill
