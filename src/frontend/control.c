@@ -79,6 +79,8 @@ static int set_flags(struct worker *w, fuse_req_t req, object_t id, unsigned fla
 
 	REQUEST_RUN(w, req, op, r, fs_setflags(op, w->frontend->fs, id, flags));
 	op_end(op);
+	if (!r) // the kernel keeps attributes, and does not know that an ioctl moves the ctime
+		fuse_lowlevel_notify_inval_inode(w->frontend->session, id, -1, 0);
 	return r;
 }
 

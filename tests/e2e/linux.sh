@@ -116,8 +116,10 @@ def setflags(path, flags):
         os.close(fd)
 write("f")
 assert getflags("f") == (0, 0)
+before = os.stat("f").st_ctime_ns
 setflags("f", 0x40 | 0x80)
 assert getflags("f") == (0xc0, 0xc0)
+assert os.stat("f").st_ctime_ns > before, "chattr should move the ctime"
 fails(errno.EOPNOTSUPP, setflags, "f", 4)
 setflags("f", 0)
 if root:
