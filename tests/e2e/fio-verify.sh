@@ -36,6 +36,22 @@ step "several at a time, four files of the tier's size"
 fio --name=par --directory="$MNT" --ioengine=psync --rw=randwrite --bs=8k --size=32M --numjobs=4 \
 	--verify=crc32c --verify_fatal=1 --verify_state_save=0 --output="$DIR/fio.log" >/dev/null || fail "fio par: $(tail -n 20 "$DIR/fio.log")"
 
+step "the ways to ask: a file each, of the tier's size"
+engines=(sync vsync pvsync pvsync2 posixaio libaio io_uring splice)
+! can_map_shared || engines+=(mmap)
+asked=0
+for engine in "${engines[@]}"; do
+	fio --name="$engine" --filename="$MNT/$engine" --ioengine="$engine" --iodepth=8 --rw=randwrite --bs=16k --size=32M \
+		--io_size=8M --verify=crc32c --verify_fatal=1 --verify_state_save=0 --end_fsync=1 --output="$DIR/fio.log" >/dev/null || {
+		grep -q "engine .* not loadable\|Function not implemented\|Operation not permitted" "$DIR/fio.log" || fail "fio $engine: $(tail -n 20 "$DIR/fio.log")"
+		echo "$engine: not here"
+		continue
+	}
+	rm "$MNT/$engine"
+	asked=$((asked + 1))
+done
+[ "$asked" -ge 6 ] || fail "only $asked engines of fio work"
+
 step "everything once more after a remount"
 remount
 for j in "${jobs[@]}"; do

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# rsync -aHX there and back, compared by checksum: files of every size, links, holes, xattrs.
+# rsync -aHAXS and tar there and back, compared by checksum: files of every size, links, holes, xattrs, ACLs.
 . "$(dirname "$0")/lib.sh"
-need rsync setfattr
+need rsync tar setfattr setfacl
 
 make_source() {
 	local i
@@ -22,13 +22,15 @@ make_source() {
 	mkfifo "$1/links/fifo"
 	setfattr -n user.name -v value "$1/sizes/100" || skip "no user xattrs on $DIR"
 	setfattr -n user.large -v "$(printf '%03000d' 5)" "$1/many"
+	setfacl -m u:65534:r,g:65534:rx "$1/sizes/100" "$1/many"
+	setfacl -d -m u:65534:rx "$1/many"
 	chmod 4711 "$1/sizes/1"
 	touch -d '1999-09-09 09:09:09.123456789' "$1/sizes/4096" "$1/empty"
 	touch -h -d '1998-08-08 08:08:08.5' "$1/links/soft"
 }
 no_differences() { # FROM TO
 	local list
-	list=$(rsync -aHXin --checksum --delete "$1/" "$2/")
+	list=$(rsync -aHAXin --checksum --delete "$1/" "$2/")
 	equal "$list" '' "differences between $1 and $2"
 }
 
@@ -36,14 +38,26 @@ make_source "$DIR/source"
 make_pair 32 512
 mount_fs
 step "there"
-rsync -aHXS --checksum "$DIR/source/" "$MNT/copy/"
+rsync -aHAXS --checksum "$DIR/source/" "$MNT/copy/"
 no_differences "$DIR/source" "$MNT/copy"
 step "and back, after a remount"
 remount
 no_differences "$DIR/source" "$MNT/copy"
-rsync -aHXS --checksum "$MNT/copy/" "$DIR/back/"
+rsync -aHAXS --checksum "$MNT/copy/" "$DIR/back/"
 no_differences "$DIR/source" "$DIR/back"
+step "tar, there and back"
+pack() { tar -C "$1" --create --sparse --xattrs --xattrs-include='*' --acls .; }
+unpack() { mkdir "$1" && tar -C "$1" --extract --xattrs --xattrs-include='*' --acls --preserve-permissions; }
+pack "$DIR/source" | unpack "$MNT/tar"
+no_differences "$DIR/source" "$MNT/tar"
+pack "$MNT/tar" >"$DIR/tar"
+[ "$(stat -c %s "$DIR/tar")" -lt 150000000 ] || fail "tar did not find the holes"
+unpack "$DIR/untar" <"$DIR/tar"
+no_differences "$DIR/source" "$DIR/untar"
+for copy in "$MNT/copy" "$MNT/tar" "$DIR/untar"; do
+	[ "$(stat -c %b "$copy/sizes/hole")" -lt 200 ] || fail "$copy/sizes/hole has become $(stat -c %b "$copy/sizes/hole") blocks"
+done
 step "nothing is copied twice"
-equal "$(rsync -aHXi "$DIR/source/" "$MNT/copy/")" '' "second rsync"
+equal "$(rsync -aHAXi "$DIR/source/" "$MNT/copy/")" '' "second rsync"
 unmount_fs
 fsck_fs
