@@ -756,11 +756,10 @@ int epoch_last(struct store *s)
 	return r;
 }
 
+// Who is about to wait may miss it, and looks again after a step.
 void wake_waiters(struct store *s)
 {
-	pthread_mutex_lock(&s->wait_lock);
 	pthread_cond_broadcast(&s->wait_cond);
-	pthread_mutex_unlock(&s->wait_lock);
 }
 
 int epoch_start_thread(struct store *s)

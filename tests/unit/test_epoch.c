@@ -51,20 +51,27 @@ static int before(void *arg, char kind, block_t block, const struct iovec *iov, 
 }
 static const struct backing_hook hook = { .before = before };
 
+static void (*at_tail)(void); // in the chores thread, when T is drained
+static _Thread_local bool tail_moves;
+
 static void on_store(void *arg, uint64_t offset, const void *src, size_t bytes)
 {
 	if (in_epoch())
 		atomic_store(&undrained, true);
+	tail_moves |= offset == TIER_WORDS_OFFSET + WORD_TAIL_LSN * TIER_WORD_STRIDE;
 }
 
 static void on_drain(void *arg)
 {
 	if (in_epoch())
 		atomic_store(&undrained, false);
+	if (tail_moves && at_tail)
+		at_tail();
+	tail_moves = false;
 }
 static const struct media_recorder recorder = { on_store, on_drain, NULL };
 
-// ---- a trap: what happens at the first write to memory ------------------------------------------------
+// ---- a trap: what happens at the first write (or look) to memory ------------------------------------------------
 
 static struct {
 	uint8_t *from;
@@ -83,7 +90,7 @@ static void on_fault(int number, siginfo_t *info, void *context)
 }
 
 // Of the whole pages in there.
-static void trap_set(void *area, size_t bytes, void (*fn)(void))
+static void trap_set(void *area, size_t bytes, int allowed, void (*fn)(void))
 {
 	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO }; // cmocka has put its own
 	uintptr_t from = ((uintptr_t)area + PAGE_BYTES - 1) & ~(uintptr_t)(PAGE_BYTES - 1);
@@ -91,8 +98,13 @@ static void trap_set(void *area, size_t bytes, void (*fn)(void))
 	trap.bytes = ((uintptr_t)area + bytes - from) & ~(size_t)(PAGE_BYTES - 1);
 	trap.fn = fn;
 	atomic_store(&trap.sprung, false);
-	if (sigaction(SIGSEGV, &action, NULL) || mprotect(trap.from, trap.bytes, PROT_READ))
+	if (sigaction(SIGSEGV, &action, NULL) || mprotect(trap.from, trap.bytes, allowed))
 		abort();
+}
+
+static void trap_frames(int allowed, void (*fn)(void))
+{
+	trap_set(store->tier->frame, store->tier->frames * sizeof(struct frame), allowed, fn);
 }
 
 // ---- the store ------------------------------------------------------------------------------------------
@@ -224,7 +236,7 @@ static void look_at_steps(char kind)
 	seen.dirty_at_super = frames_with(FRAME_DIRTY) >= PAGES;
 	seen.dropped_at_super = frame_of(DROPPED) == FRAME_NONE;
 	if (atomic_fetch_add(&seen.supers, 1) == 1)
-		trap_set(store->tier->frame, store->tier->frames * sizeof(struct frame), at_first_clean);
+		trap_frames(PROT_READ, at_first_clean);
 }
 
 static void each_step_is_behind_the_one_before(void **state)
@@ -247,6 +259,31 @@ static void each_step_is_behind_the_one_before(void **state)
 	assert_false(atomic_load(&undrained));
 }
 
+static bool by_epoch, in_grace;
+
+static void at_first_look(void)
+{
+	by_epoch = in_epoch();
+	in_grace = !grace_over(&store->grace, grace_start(&store->grace));
+}
+
+static void trap_next_look(void)
+{
+	at_tail = NULL;
+	trap_frames(PROT_NONE, at_first_look);
+}
+
+// Else one may be used again between the looks at its state and at its LSN.
+static void frames_are_collected_in_grace_periods(void **state)
+{
+	assert_int_equal(OP_RUN(lane, put_all(op, OBJECT, PAGES, 1, 1)), 0);
+	at_tail = trap_next_look;
+	assert_int_equal(store_sync(store), 0);
+	assert_true(trap.sprung);
+	assert_true(by_epoch);
+	assert_true(in_grace);
+}
+
 static bool drops_there;
 
 static void a_reader_comes(void)
@@ -257,7 +294,7 @@ static void a_reader_comes(void)
 
 static void trap_overlay(void)
 {
-	trap_set(store->overlay.hash, store->overlay.buckets * sizeof *store->overlay.hash, a_reader_comes);
+	trap_set(store->overlay.hash, store->overlay.buckets * sizeof *store->overlay.hash, PROT_READ, a_reader_comes);
 }
 
 // Who reads under the old root still finds all items in the overlay, and those that leave it stay in memory.
@@ -344,6 +381,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(each_step_is_behind_the_one_before, setup, teardown),
+		cmocka_unit_test_setup_teardown(frames_are_collected_in_grace_periods, setup, teardown),
 		cmocka_unit_test_setup_teardown(readers_hold_up_what_is_folded, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_failed_epoch_leaves_what_was, setup, teardown),
 	};

@@ -484,6 +484,26 @@ static uint64_t *word_at(unsigned word)
 	return (uint64_t *)(tier + TIER_WORDS_OFFSET + word * TIER_WORD_STRIDE);
 }
 
+// The tier is found damaged by the recovery, when its headers have been believed.
+static void test_damaged_tier_is_given_up_if_told(void **state)
+{
+	struct store *s;
+	images_put(dirty_tier_image, dirty_backing_image);
+	*word_at(WORD_TAIL_LSN) ^= 3;
+	put_case();
+	assert_int_equal(store_open(&config, &s), -EUCLEAN);
+	config.lose_tier = true;
+	assert_works("without its tier");
+	config.lose_tier = false;
+	images_put(tier_image, backing_image);
+	*word_at(WORD_TAIL_LSN) ^= 3;
+	put_case();
+	assert_int_equal(store_open(&config, &s), -EUCLEAN);
+	config.discard_tier = true;
+	assert_works("with its tier discarded");
+	config.discard_tier = false;
+}
+
 // A dirty page that is in no record any more, hence in its slot alone.
 static frame_t slot_alone(void)
 {
@@ -626,6 +646,7 @@ int main(void)
 		cmocka_unit_test(test_wrong_meaning_is_repaired),
 		cmocka_unit_test(test_damaged_pages_are_dropped_if_that_is_wanted),
 		cmocka_unit_test(test_power_cut_at_any_write),
+		cmocka_unit_test(test_damaged_tier_is_given_up_if_told),
 		cmocka_unit_test(test_passing_read_error_loses_nothing_untold),
 		cmocka_unit_test(test_damage_at_random_is_repaired),
 		cmocka_unit_test(test_flipped_bit_of_a_slot_loses_nothing),
