@@ -233,6 +233,7 @@ static int adopt(struct rebuild *rb, const struct tree_root *tree)
 	super->root_sum = tree->ref.sum;
 	super->root_level = tree->level;
 	*root = (struct root){ .tree = *tree, .cut = rb->cut, .epoch = super->epoch };
+	atomic_store(&s->clean_cut, rb->cut); // as of the root: a failed fetch is compared with it
 	s->rebuilt = true;
 	return forget_tier(s);
 }

@@ -149,7 +149,7 @@ struct store {
 
 	_Atomic lsn_t lsn;       // the next
 	_Atomic lsn_t cut;       // of the epoch being built, else that in force
-	_Atomic lsn_t clean_cut; // C of the superblock in force
+	_Atomic lsn_t clean_cut; // C of the superblock in force, and of the root
 	_Atomic(struct root *) root;
 	struct super_disk super; // in force; the epoch thread's
 	uint64_t blocks;         // of the file system

@@ -348,6 +348,31 @@ static void test_passing_read_error_loses_nothing_untold(void **state)
 	read_fails(false);
 }
 
+// What is damaged in the new tree is told as well: it is not taken for a block that has moved.
+static void test_damage_of_the_new_tree_is_met(void **state)
+{
+	static _Alignas(PAGE_BYTES) uint8_t zeroes[PAGE_BYTES];
+	struct check_config check = { .report = note_all };
+	struct inode_disk inode;
+	struct lane *reader;
+	struct store *s;
+	images_put(tier_image, backing_image);
+	assert_int_equal(open_for(true, &s), 0);
+	assert_int_equal(fs_check(s, &check, &result), 0);
+	assert_int_equal(rebuild(s, &check), 0);
+	assert_int_equal(lane_new(s, &reader), 0);
+	struct item_key key = item_key(OBJECT_ROOT, ITEM_INODE, 0);
+	assert_true(OP_RUN(reader, op_get(op, key, &inode, sizeof inode)) > 0);
+	assert_int_equal(ioq_write(s->ioq, s->super.root_block, zeroes, 1, true), 0);
+	for (frame_t f = 0; f < s->tier->frames; f++)
+		evict_frame(s, f);
+	alarm(20); // for who reads it for ever
+	assert_int_equal(OP_RUN(reader, op_get(op, key, &inode, sizeof inode)), -ENOENT); // as a repair has it
+	alarm(0);
+	lane_free(reader);
+	store_close(s);
+}
+
 static struct tier_geometry geometry;
 
 static void slot_geometry(void)
@@ -648,6 +673,7 @@ int main(void)
 		cmocka_unit_test(test_power_cut_at_any_write),
 		cmocka_unit_test(test_damaged_tier_is_given_up_if_told),
 		cmocka_unit_test(test_passing_read_error_loses_nothing_untold),
+		cmocka_unit_test(test_damage_of_the_new_tree_is_met),
 		cmocka_unit_test(test_damage_at_random_is_repaired),
 		cmocka_unit_test(test_flipped_bit_of_a_slot_loses_nothing),
 		cmocka_unit_test(test_damaged_slot_is_poisoned_and_told),
