@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define CLUSTER_PAGES 512u
+#define NO_CLUSTER UINT64_MAX
+
 int drops_init(struct drops *d, uint32_t buckets)
 {
 	d->bucket = calloc(buckets, sizeof *d->bucket);
@@ -26,9 +29,17 @@ void drops_fini(struct drops *d)
 	d->buckets = 0;
 }
 
-static _Atomic(struct drop *) *bucket_of(const struct drops *d, object_t object)
+// Of DROPs that lie in one cluster of pages, or with NO_CLUSTER of all others. One file may have as many small holes
+// as the overlay has room for; who asks for a page meets those near it.
+static _Atomic(struct drop *) *bucket_of(const struct drops *d, object_t object, uint64_t cluster)
 {
-	return &d->bucket[hash_mix(object, 0x64726f70) & (d->buckets - 1)];
+	return &d->bucket[hash_mix(object, cluster) & (d->buckets - 1)];
+}
+
+static uint64_t cluster_of(const struct drop *drop)
+{
+	bool within = drop->from / CLUSTER_PAGES == (drop->to - 1) / CLUSTER_PAGES;
+	return within && !drop->whole ? drop->from / CLUSTER_PAGES : NO_CLUSTER;
 }
 
 struct drop *drop_new(object_t object, page_t from, page_t to, bool whole)
@@ -41,7 +52,7 @@ struct drop *drop_new(object_t object, page_t from, page_t to, bool whole)
 
 void drops_add(struct drops *d, struct drop *drop)
 {
-	_Atomic(struct drop *) *b = bucket_of(d, drop->object);
+	_Atomic(struct drop *) *b = bucket_of(d, drop->object, cluster_of(drop));
 	pthread_mutex_lock(&d->lock);
 	atomic_store_explicit(&drop->next, atomic_load_explicit(b, memory_order_relaxed), memory_order_relaxed);
 	atomic_store_explicit(b, drop, memory_order_release);
@@ -49,23 +60,30 @@ void drops_add(struct drops *d, struct drop *drop)
 	pthread_mutex_unlock(&d->lock);
 }
 
-lsn_t drops_newest(const struct drops *d, object_t object, page_t page, lsn_t not_above)
+static lsn_t newest_in(const _Atomic(struct drop *) *bucket, object_t object, page_t page, lsn_t not_above)
 {
 	lsn_t newest = 0;
-	if (!drops_any(d))
-		return 0;
-	const struct drop *i = atomic_load_explicit(bucket_of(d, object), memory_order_acquire);
+	const struct drop *i = atomic_load_explicit(bucket, memory_order_acquire);
 	for (; i; i = atomic_load_explicit(&i->next, memory_order_acquire))
 		if (i->object == object && page >= i->from && page < i->to && i->lsn > newest && i->lsn <= not_above)
 			newest = i->lsn;
 	return newest;
 }
 
+lsn_t drops_newest(const struct drops *d, object_t object, page_t page, lsn_t not_above)
+{
+	if (!drops_any(d))
+		return 0;
+	lsn_t near = newest_in(bucket_of(d, object, page / CLUSTER_PAGES), object, page, not_above);
+	lsn_t wide = newest_in(bucket_of(d, object, NO_CLUSTER), object, page, not_above);
+	return near > wide ? near : wide;
+}
+
 bool drops_whole(const struct drops *d, object_t object, lsn_t *ret_lsn)
 {
 	if (!drops_any(d))
 		return false;
-	const struct drop *i = atomic_load_explicit(bucket_of(d, object), memory_order_acquire);
+	const struct drop *i = atomic_load_explicit(bucket_of(d, object, NO_CLUSTER), memory_order_acquire);
 	for (; i; i = atomic_load_explicit(&i->next, memory_order_acquire))
 		if (i->whole && i->object == object) {
 			*ret_lsn = i->lsn;
