@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 
-from .subjects import Raw, Unavailable, Vemsfuse, need, run
+from .subjects import FullTier, Raw, Unavailable, Vemsfuse, need, run
 
 ROWS = []  # (group, name, unit, function)
 
@@ -261,18 +261,18 @@ for busy in False, True:
 
 # ---- what it costs -------------------------------------------------------------------------------------------------
 
+def cpu_seconds(pid):
+    fields = open(f"/proc/{pid}/stat").read().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @row("cost", "CPU of the daemon, 4k write", "us/op")
 def cpu(bench, subject):
     if not subject.daemon:
         raise Unavailable("no daemon")
-    job = None
-
-    def ticks():
-        fields = open(f"/proc/{subject.daemon.pid}/stat").read().rsplit(") ", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    before = ticks()
+    before = cpu_seconds(subject.daemon.pid)
     job = fio(bench, f"--filename={hot_file(bench, subject)}", f"--size={bench.hot_bytes}", "--rw=randwrite", "--bs=4k", *subject.durable)
-    return (ticks() - before) * 1e6 / side(job)["total_ios"]
+    return (cpu_seconds(subject.daemon.pid) - before) * 1e6 / side(job)["total_ios"]
 
 
 def anonymous_bytes(pid):
@@ -303,8 +303,36 @@ def recovery(bench, subject):
         raise Unavailable("of vemsfuse alone")
     fio(bench, f"--filename={os.path.join(subject.dir, 'dirty')}", "--rw=randwrite", "--bs=4k", f"--size={subject.tier_bytes // 2}",
         pinned=False, seconds=0)
-    subject.daemon.kill()
-    subject.daemon.wait()
-    run("fusermount3", "-uz", subject.dir)
+    subject.kill()
     subject.mount()
     return subject.stats()["recovery_ms"]
+
+
+# ---- a full tier started again after kill -9 ------------------------------------------------------------------------
+
+def restart(bench, subject, bs, what):
+    """All frames dirty that may be; from the command to the mount's answer."""
+    if not isinstance(subject, Vemsfuse):
+        raise Unavailable("of vemsfuse alone")
+    key = (subject.name, "restart", bs, bench.round)
+    if key not in bench.cache:
+        full = FullTier(bench, f"{subject.name}-{bs}-{bench.round}", subject.transport)
+        try:
+            full.start()
+            size = (full.stats()["frames_total"] * 7 // 8 - 1024) * 4096
+            fio(bench, f"--filename={os.path.join(full.dir, 'dirty')}", f"--rw={'write' if bs == '1M' else 'randwrite'}", f"--bs={bs}",
+                f"--size={size}", pinned=False, seconds=0)
+            full.kill()
+            began = time.monotonic()
+            full.mount()
+            answers = (time.monotonic() - began) * 1000
+            bench.cache[key] = {"answers": answers, "CPU": cpu_seconds(full.daemon.pid) * 1000,
+                                "recovery": full.stats()["recovery_ms"]}
+        finally:
+            full.stop()
+    return bench.cache[key][what]
+
+
+for bs in "1M", "4k":
+    for what in "answers", "recovery", "CPU":
+        row("restart", f"full tier, {bs} writes: {what}", "ms", bs=bs, what=what)(restart)

@@ -43,12 +43,12 @@ class Subject:
         pass
 
     def wait_mounted(self):
-        for _ in range(200):
+        for _ in range(10000):
             if os.path.ismount(self.dir):
                 return
             if self.daemon and self.daemon.poll() is not None:
                 break
-            time.sleep(0.05)
+            time.sleep(0.001)
         raise Unavailable("it did not mount: " + open(os.path.join(self.place, "log")).read().strip()[-200:])
 
     def serve(self, *command):
@@ -71,10 +71,13 @@ class Vemsfuse(Subject):
         self.tier = os.path.join(bench.fast, name + ".tier")
         self.backing = os.path.join(self.place, "backing")
 
-    def start(self):
+    def make_pair(self):
         for path, size in (self.tier, self.tier_bytes), (self.backing, self.bench.backing_bytes):
             with open(path, "wb") as f:
                 f.truncate(size)
+
+    def start(self):
+        self.make_pair()
         self.mount()
 
     def mount(self):
@@ -88,9 +91,39 @@ class Vemsfuse(Subject):
             if os.path.exists(path):
                 os.unlink(path)
 
+    def kill(self):
+        self.daemon.kill()
+        self.daemon.wait()
+        self.daemon = None
+        run("fusermount3", "-uz", self.dir)
+
     def stats(self):
         import json
         return json.loads(run(self.bench.program("vemsctl"), "stats", "--json", self.dir).stdout)
+
+
+class FullTier(Vemsfuse):
+    """A tier of 1 GiB in which dirty pages stay dirty: each flush of its disk fails."""
+
+    def __init__(self, bench, name, transport):
+        super().__init__(bench, name, transport, 1 << 30, ["--interval=3600", "--io-timeout=3600"])
+        self.disk = os.path.join(self.place, "disk")
+        os.makedirs(self.disk)
+
+    def start(self):
+        self.make_pair()
+        run(self.bench.program("tests/e2e/faultdisk"), self.backing, self.disk)
+        self.file, self.backing = self.backing, os.path.join(self.disk, "disk")
+        self.mount()
+        with open(os.path.join(self.disk, "ctl"), "w") as ctl:
+            ctl.write("flush-error")
+
+    def stop(self):
+        if self.daemon:
+            self.kill()
+        run("fusermount3", "-uz", self.disk)  # what was under way when the daemon was killed may still hold it
+        os.unlink(self.tier)
+        os.unlink(self.file)
 
 
 class Null(Subject):
