@@ -207,15 +207,6 @@ static void finding(void *arg, const struct check_finding *f)
 
 // ---- the check ---------------------------------------------------------------------------------------
 
-static int refused(const struct fsck *fsck, int r)
-{
-	if (r == -EBUSY)
-		log_error("in use: unmount the file system first");
-	else if (r == -ESTALE && !fsck->store.tier_path)
-		log_error("%s was not unmounted: check it together with its tier, --pmem=PATH", fsck->store.backing_path);
-	return r == -EUCLEAN ? EXIT_ERRORS_LEFT : EXIT_OPERATIONAL;
-}
-
 static void summary(const struct fsck *fsck, const struct fs_check_result *result)
 {
 	const struct check_result *s = &result->store;
@@ -382,9 +373,11 @@ int main(int argc, char **argv)
 	fsck.store.repair = fsck.mending != LOOK_ONLY;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
-	r = store_open(&fsck.store, &store);
+	r = store_open(&fsck.store, &store); // why not is said there
+	if (r && atomic_load(&cancelled))
+		return EXIT_CANCELLED;
 	if (r)
-		return atomic_load(&cancelled) ? EXIT_CANCELLED : refused(&fsck, r);
+		return r == -EUCLEAN ? EXIT_ERRORS_LEFT : EXIT_OPERATIONAL;
 	r = check_and_repair(&fsck, store);
 	store_close(store);
 	if (fflush(stdout) || ferror(stdout))

@@ -336,9 +336,14 @@ static bool backing_is_in_the_place_of_the_tier(const struct store *s)
 	return m->size_bytes >= PAGE_BYTES && super_valid((const struct super_disk *)m->base, m->size_bytes / PAGE_BYTES);
 }
 
+static bool no_tier_given(const struct store *s)
+{
+	return s->media->class == MEDIA_DRAM;
+}
+
 static int refuse_backing(struct store *s, const struct backing_view *v)
 {
-	const char *path = s->backing->path;
+	const char *path = s->backing->path, *tier_path = no_tier_given(s) ? "PATH" : s->media->path;
 	switch (v->found) {
 	case SUPER_DAMAGED:
 		log_error("%s: both superblocks are damaged", path);
@@ -356,10 +361,10 @@ static int refuse_backing(struct store *s, const struct backing_view *v)
 			log_error("%s: is the backing of a vemsfuse file system, not a tier: exchange --pmem and --backing", s->media->path);
 		else if (v->foreign[0])
 			log_error("%s: holds something else (%s); to overwrite it: mkfs.vemsfuse --force --pmem=%s --backing=%s", path,
-				  v->foreign, s->media->path, path);
+				  v->foreign, tier_path, path);
 		else
 			log_error("%s: is not blank and holds no vemsfuse file system; to overwrite it: mkfs.vemsfuse --force --pmem=%s "
-				  "--backing=%s", path, s->media->path, path);
+				  "--backing=%s", path, tier_path, path);
 		return -EINVAL;
 	}
 }
@@ -459,6 +464,10 @@ static int pair_attached(struct store *s, const struct tier_view *t)
 	bool may = s->config.lose_tier && (!unknown || s->config.discard_tier);
 	if (!may && t->found == TIER_FOUND_SHRUNK) // it may well be ours
 		return refuse_tier(s, t);
+	if (!may && no_tier_given(s)) {
+		log_error("%s: was not unmounted: its tier is needed too, --pmem=PATH", s->backing->path);
+		return -ESTALE;
+	}
 	if (!may) {
 		log_error("%s: its tier is missing: %s is not the one it was last mounted with%s; %s mounts the last epoch%s and loses what "
 			  "was written in the %.0f s since", s->backing->path, s->media->path,

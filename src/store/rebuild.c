@@ -311,8 +311,6 @@ int store_rebuild(struct store *s, const struct check_config *config, uint64_t n
 	if (!rb.data)
 		return -ENOMEM;
 	int r = rebuild(&rb, config, nodes_lost);
-	if (r && r != -ECANCELED)
-		log_error("%s: the new tree cannot be written: %s; nothing was changed", s->backing->path, strerror(-r));
 	used_fini(&rb.check.used);
 	used_fini(&rb.check.twice);
 	free(rb.data);

@@ -22,12 +22,16 @@ check() { # likewise, and nothing is written
 pair() { check "$1" --pmem="$TIER" --backing="$BACKING" "${@:2}"; }
 repair() { run_fsck "$1" --pmem="$TIER" --backing="$BACKING" "${@:2}"; }
 prints() { grep -Eq -- "$1" "$DIR/fsck" || fail "fsck should print /$1/, printed: $(cat "$DIR/fsck")"; }
+says_once() { prints "$1" && equal "$(wc -l <"$DIR/fsck")" 1 "lines for one error"; }
 
 make_pair 32 192
 check 16 --pmem="$TIER"
 check 16 --pmem="$TIER" --backing="$BACKING" --mend
 pair 8
-prints 'blank: no file system here'
+says_once 'blank: no file system here'
+seq 20000 >"$DIR/numbers"
+check 8 --backing="$DIR/numbers"
+says_once 'mkfs.vemsfuse --force --pmem=PATH --backing='
 
 step "in use"
 mount_fs
@@ -39,7 +43,7 @@ for i in 1 2 3; do cp "$DIR/data" "$MNT/data.$i"; done # more than the tier hold
 rc=0
 "$FSCK" --pmem="$TIER" --backing="$BACKING" >"$DIR/fsck" 2>&1 || rc=$?
 equal "$rc" 8 "exit for a pair in use"
-prints 'in use'
+says_once 'in use'
 
 step "left by a killed daemon, with files that are open and unlinked"
 exec 7>"$MNT/open"
@@ -54,7 +58,7 @@ pair 0 -v
 prints ': clean: .* 0 errors, 0 warnings'
 pair 0 --quick
 check 8 --backing="$BACKING"
-prints 'not unmounted'
+says_once 'not unmounted: .*--pmem=PATH'
 check 0 --backing="$BACKING" --lose-tier
 
 step "unmounted"
