@@ -134,14 +134,10 @@ int super_load(struct backing *b, struct ioq *q, enum super_found *ret_found, st
 
 int super_write(struct backing *b, struct ioq *q, struct super_disk *s, char copy)
 {
-	void *page = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
-	if (page == NULL)
-		return -ENOMEM;
+	_Alignas(PAGE_BYTES) uint8_t page[PAGE_BYTES]; // no want of memory is to pass for a device that fails
 	super_seal(s);
 	memcpy(page, s, PAGE_BYTES);
-	int r = ioq_write(q, copy == 'A' ? 0 : s->blocks - 1, page, 1, true);
-	free(page);
-	return r;
+	return ioq_write(q, copy == 'A' ? 0 : s->blocks - 1, page, 1, true);
 }
 
 int super_wipe(struct backing *b, struct ioq *q)
