@@ -481,7 +481,7 @@ static int build(struct build *b)
 static bool super_given_up(struct store *s, uint64_t since_ms)
 {
 	atomic_fetch_add(&s->epoch_failures, 1);
-	atomic_store(&s->super_stuck, true);
+	atomic_fetch_add(&s->super_failures, 1);
 	if (now_ms() - since_ms > s->config.io_timeout_ms)
 		atomic_store(&s->degraded, DEGRADED_NO_DIRTY);
 	wake_waiters(s);
@@ -504,7 +504,6 @@ int super_write_both(struct store *s, struct super_disk *next)
 			nanosleep(&pause, NULL);
 		}
 	}
-	atomic_store(&s->super_stuck, false);
 	return 0;
 }
 
@@ -727,6 +726,7 @@ void epoch_request(struct store *s)
 
 int epoch_wait(struct store *s, const struct lane *lane)
 {
+	uint64_t super_failures = atomic_load(&s->super_failures);
 	int r = 0;
 	pthread_mutex_lock(&s->epoch_lock);
 	// One that runs may have been cut before the call.
@@ -740,7 +740,7 @@ int epoch_wait(struct store *s, const struct lane *lane)
 		pthread_cond_timedwait(&s->epoch_done, &s->epoch_lock, &look_again);
 		if (lane && atomic_load(&lane->interrupted))
 			r = -EINTR;
-		else if (s->epoch_stop || atomic_load(&s->super_stuck))
+		else if (s->epoch_stop || atomic_load(&s->super_failures) != super_failures)
 			r = -EIO;
 	}
 	if (s->attempts_finished >= target)

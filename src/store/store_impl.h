@@ -217,7 +217,7 @@ struct store {
 	uint64_t attempts_wanted, attempts_started, attempts_finished;
 	int attempt_result;
 	bool epoch_stop;        // a superblock that cannot be written is not waited for any more
-	_Atomic bool super_stuck;       // it may have been written, or not; tried again
+	_Atomic uint64_t super_failures; // times that one could not be written: it may be there or not, and is tried again
 	uint64_t failing_since_ms;
 	_Atomic uint64_t epoch_failures;
 	_Atomic int degraded;
