@@ -499,7 +499,7 @@ int super_write_both(struct store *s, struct super_disk *next)
 		while ((r = super_write(s->backing, s->ioq, next, copy))) {
 			log_error("%s: superblock %c cannot be written: %s; trying again", s->backing->path, copy, strerror(-r));
 			if (super_given_up(s, since))
-				return r;
+				return -EIO; // whatever it was: no other epoch may be tried
 			struct timespec pause = { 0, 500000000 };
 			nanosleep(&pause, NULL);
 		}

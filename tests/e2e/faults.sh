@@ -287,6 +287,17 @@ hit_medians() {
 		--name=read --rw=randread --name=write --stonewall --rw=randwrite >"$DIR/fio"
 	jq -r '[.jobs[0].read, .jobs[1].write] | map(.clat_ns.percentile."50.000000" / 1000 | "\(.) us") | join(", ")' "$DIR/fio"
 }
+superblock_once() {
+	step "a superblock fails once: who asks from then on is not told of that"
+	start
+	dirty_hot
+	disk range 0 1
+	eio sync_fs
+	disk good
+	sync_fs || fail "the disk is good, and a sync fails"
+	end
+}
+
 latency() {
 	step "a slow disk: hits keep their latency"
 	start
@@ -505,6 +516,7 @@ bad_range
 failed_flush
 gone_for_good
 no_superblock
+superblock_once
 latency
 no_hit_waits
 for how in gone hang "delay 100"; do full_tier "$how"; done

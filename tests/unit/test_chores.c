@@ -335,6 +335,8 @@ static void test_frames_come_free_while_a_drop_pass_goes_on(void **state)
 	index_unlock(stuck, version, false);
 	pthread_join(thread, NULL);
 	assert_true(freed);
+	for (page_t page = 0; page < MANY_PAGES; page++) // where two parts meet, too
+		assert_int_equal(index_look(s->tier, object, page, &stuck, &version), FRAME_NONE);
 }
 
 static void test_room_is_made_by_a_reader(void **state)
