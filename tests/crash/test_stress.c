@@ -455,15 +455,15 @@ static void scrub_again(void)
 		fail("a scrub", strerror(-r));
 }
 
-int main(int argc, char **argv)
+static unsigned seconds = 20, threads = 6, tier_mib = 8, interval_ms = 30;
+
+static int parse(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "seconds", required_argument, NULL, 's' }, { "threads", required_argument, NULL, 't' },
 		{ "tier", required_argument, NULL, 'T' },    { "seed", required_argument, NULL, 'S' },
 		{ "interval", required_argument, NULL, 'i' }, { NULL, 0, NULL, 0 } };
-	unsigned seconds = 20, threads = 6, tier_mib = 8, interval_ms = 30;
 	int c;
-	settings.seed = 1;
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
 		switch (c) {
 		case 's': seconds = (unsigned)atoi(optarg); break;
@@ -471,20 +471,13 @@ int main(int argc, char **argv)
 		case 'T': tier_mib = (unsigned)atoi(optarg); break;
 		case 'S': settings.seed = strtoull(optarg, NULL, 0); break;
 		case 'i': interval_ms = (unsigned)atoi(optarg); break;
-		default: return 2;
+		default: return -1;
 		}
-	if (threads < 1 || threads > THREADS_MAX)
-		return 2;
-	log_init("test_stress");
-	struct worker *worker = calloc(threads, sizeof *worker);
-	struct image *i = image_new((uint64_t)tier_mib << 20, UINT64_C(128) << 20);
-	struct media *blank;
-	char text[256];
-	int r = open_image(i, interval_ms);
-	if (r) {
-		printf("FAILED: opening: %s\n", strerror(-r));
-		return 1;
-	}
+	return threads < 1 || threads > THREADS_MAX ? -1 : 0;
+}
+
+static void begin(struct worker *worker)
+{
 	for (unsigned n = 0; n < threads; n++) {
 		worker[n].number = n;
 		worker[n].rng = settings.seed * 100 + n;
@@ -493,12 +486,21 @@ int main(int argc, char **argv)
 	lanes(worker, threads, true);
 	for (unsigned n = 0; n < SHARED + 2 * PAIRS; n++)
 		shared_create(worker[0].lane, &shared[n]);
-	for (unsigned n = 0; n < threads; n++)
-		if (pthread_create(&worker[n].thread, NULL, work, &worker[n]))
-			return 99;
+}
+
+static void start(pthread_t *thread, void *(*fn)(void *), void *arg)
+{
+	if (pthread_create(thread, NULL, fn, arg))
+		exit(99);
+}
+
+static void run_all(struct worker *worker)
+{
 	pthread_t guest[2];
-	if (pthread_create(&guest[0], NULL, look_on, NULL) || pthread_create(&guest[1], NULL, come_and_go, NULL))
-		return 99;
+	for (unsigned n = 0; n < threads; n++)
+		start(&worker[n].thread, work, &worker[n]);
+	start(&guest[0], look_on, NULL);
+	start(&guest[1], come_and_go, NULL);
 	for (unsigned n = 0; n < 10 * seconds && !stop; n++) {
 		scrub_again();
 		pause_ms(100);
@@ -509,25 +511,49 @@ int main(int argc, char **argv)
 		pthread_join(guest[n], NULL);
 	for (unsigned n = 0; n < threads; n++)
 		pthread_join(worker[n].thread, NULL);
-	struct vems_stats st;
-	store_stats(store, &st);
+}
+
+// All that the workers know is there: as they left it, from the backing, and from the backing alone.
+static void look_at_all(struct worker *worker, struct image *i)
+{
+	char text[256];
+	struct media *blank;
 	if (!tally.failed)
 		check_all(worker, threads);
 	if (!tally.failed && (store_sync(store) || store_sync(store)))
 		fail("the last epoch", "failed");
 	if (!tally.failed && check_index(store, text, sizeof text))
 		fail("in the end", text);
-	// From the backing alone.
 	driver_evict(&worker[0].driver, UINT32_MAX);
 	if (!tally.failed)
 		check_all(worker, threads);
 	lanes(worker, threads, false);
 	if (media_open_dram((uint64_t)tier_mib << 20, &blank))
-		return 99;
+		exit(99);
 	if (!tally.failed && store_close(store))
 		fail("closing", "failed");
 	if (!tally.failed)
 		check_backing_alone(worker, threads, i, blank, interval_ms);
+}
+
+int main(int argc, char **argv)
+{
+	settings.seed = 1;
+	if (parse(argc, argv))
+		return 2;
+	log_init("test_stress");
+	struct worker *worker = calloc(threads, sizeof *worker);
+	struct image *i = image_new((uint64_t)tier_mib << 20, UINT64_C(128) << 20);
+	struct vems_stats st;
+	int r = open_image(i, interval_ms);
+	if (r) {
+		printf("FAILED: opening: %s\n", strerror(-r));
+		return 1;
+	}
+	begin(worker);
+	run_all(worker);
+	store_stats(store, &st);
+	look_at_all(worker, i);
 	if (tally.failed)
 		printf("FAILED: %s\n\treplay: test_stress --seconds %u --threads %u --tier %u --interval %u --seed %llu\n", tally.text, seconds,
 		       threads, tier_mib, interval_ms, (unsigned long long)settings.seed);
