@@ -132,7 +132,7 @@ static bool has_to_move(const struct rebuild *rb, object_t object, page_t page, 
 static int move_page(struct rebuild *rb, object_t object, page_t page, block_t block, uint64_t sum)
 {
 	int r = ioq_read(rb->s->ioq, block, rb->data, 1);
-	if (r) // it may be for now only
+	if (r) // no reason to give the page up: another time it may be read
 		log_error("%s: block %llu cannot be read, and page %llu of object %llu in it has to move: try again, or make a hole of the "
 			  "page with --drop-damaged", rb->s->backing->path, (unsigned long long)block, (unsigned long long)page,
 			  (unsigned long long)object);

@@ -40,13 +40,16 @@ step "the ways to ask: a file each, of the tier's size"
 engines=(sync vsync pvsync pvsync2 posixaio libaio io_uring splice)
 ! can_map_shared || engines+=(mmap)
 asked=0
+ask() { # ENGINE FILE [OPTION...]
+	fio --name="$1" --filename="$2" --ioengine="$1" --iodepth=8 --rw=randwrite --bs=16k --size=32M --verify=crc32c --verify_fatal=1 \
+		--verify_state_save=0 --end_fsync=1 --output="$DIR/fio.log" "${@:3}" >/dev/null
+}
 for engine in "${engines[@]}"; do
-	fio --name="$engine" --filename="$MNT/$engine" --ioengine="$engine" --iodepth=8 --rw=randwrite --bs=16k --size=32M \
-		--io_size=8M --verify=crc32c --verify_fatal=1 --verify_state_save=0 --end_fsync=1 --output="$DIR/fio.log" >/dev/null || {
-		grep -q "engine .* not loadable\|Function not implemented\|Operation not permitted" "$DIR/fio.log" || fail "fio $engine: $(tail -n 20 "$DIR/fio.log")"
-		echo "$engine: not here"
+	if ! ask "$engine" "$DIR/other" --io_size=64k; then
+		echo "$engine: this fio or kernel does not have it for any file system"
 		continue
-	}
+	fi
+	ask "$engine" "$MNT/$engine" --io_size=8M || fail "fio $engine: $(tail -n 20 "$DIR/fio.log")"
 	rm "$MNT/$engine"
 	asked=$((asked + 1))
 done
