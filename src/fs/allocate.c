@@ -64,13 +64,11 @@ static int find_holes(struct op *op, const struct inode *inode, page_t from, pag
 }
 
 // What the file has no room for yet has to be free; what is inside is found out as it comes.
-static int check_space(struct fs *fs, const struct inode *inode, uint64_t end)
+static int check_space(struct op *op, const struct inode *inode, uint64_t end)
 {
 	page_t pages = pages_of(inode->disk.size);
-	struct store_space space;
 
-	store_space(fs->store, &space);
-	return pages_of(end) > pages && pages_of(end) - pages > space.available ? -ENOSPC : 0;
+	return pages_of(end) > pages ? txn_room(op, pages_of(end) - pages) : 0;
 }
 
 int fs_allocate(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_t end, bool keep_size,
@@ -87,7 +85,7 @@ int fs_allocate(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint
 	if (!r && keep_size && pages_of(end) > pages_of(inode.disk.size))
 		r = -EOPNOTSUPP;
 	if (!r)
-		r = check_space(fs, &inode, end);
+		r = check_space(op, &inode, end);
 	if (!r)
 		r = find_holes(op, &inode, offset >> PAGE_SHIFT, pages_of(end), &first, &last);
 	if (r)

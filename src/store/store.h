@@ -160,6 +160,8 @@ void *op_scratch(struct op *op, unsigned i); // zeroed 4 KiB, i < 4, until op_ag
 // written, [first, first + count) of object.
 int txn_claim(struct op *op, object_t object, page_t first, unsigned count);
 int txn_claim_two(struct op *op, object_t object, page_t one, page_t other); // instead; may be the same one
+// Is there room for so many pages more? Promises nothing; -ENOSPC early.
+int txn_room(struct op *op, uint64_t pages);
 // data is copied now (unless the op must start again). base: the view that data was made from,
 // NULL if the whole page is replaced blindly.
 int txn_page(struct op *op, object_t object, page_t page, const void *data, const struct page_view *base);

@@ -235,6 +235,23 @@ static bool claim_blocks(struct op *op, struct claims *c)
 	return space_claim(op->store, c->blocks, c->use);
 }
 
+// An epoch refunds what was claimed at worst and not needed, and gives back what was dropped; what then is
+// missing is not there.
+static int no_space(struct op *op)
+{
+	return op->space_waits < 2 ? op_park(op, PARK_SPACE) : -ENOSPC;
+}
+
+int txn_room(struct op *op, uint64_t pages)
+{
+	struct store_space space;
+
+	store_space(op->store, &space);
+	if (pages <= space.available)
+		return 0;
+	return pages <= space.total ? no_space(op) : -ENOSPC;
+}
+
 static int claim_all(struct op *op, struct claims *c)
 {
 	struct store *s = op->store;
@@ -245,12 +262,8 @@ static int claim_all(struct op *op, struct claims *c)
 	op->overlay_wanted = c->overlay_bytes;
 	if (atomic_load(&s->log_damaged))
 		return -EIO;
-	if (!claim_blocks(op, c)) {
-		// An epoch refunds what was claimed at worst and not needed; what then is missing is not there.
-		if (op->space_waits >= 2)
-			return -ENOSPC;
-		return op_park(op, PARK_SPACE);
-	}
+	if (!claim_blocks(op, c))
+		return no_space(op);
 	if (!overlay_claim(&s->overlay, c->overlay_bytes)) {
 		space_unclaim(s, c->blocks);
 		return op_park(op, PARK_OVERLAY);

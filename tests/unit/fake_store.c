@@ -487,6 +487,11 @@ static int add_drop(struct op *op, struct drop drop)
 	return enter(op);
 }
 
+int txn_room(struct op *op, uint64_t pages)
+{
+	return pages > op->store->available ? -ENOSPC : enter(op);
+}
+
 int txn_drop(struct op *op, object_t object, page_t from, page_t to)
 {
 	return add_drop(op, (struct drop){ object, from, to, false });
