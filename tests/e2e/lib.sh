@@ -77,12 +77,8 @@ need_shm() { # MiB free on /dev/shm
 	free=$(df -m --output=avail /dev/shm | tail -n 1)
 	[ "$free" -ge "$1" ] || skip "/dev/shm has $free MiB free, $1 needed"
 }
-# A shared mapping of a file that bypasses the page cache: Linux 6.6 and later.
-can_map_shared() {
-	local release
-	release=$(uname -r)
-	[ "$(printf '%s\n' 6.6 "$release" | sort -V | head -n 1)" = 6.6 ]
-}
+is_linux() { [ "$(printf '%s\n' "$1" "$(uname -r)" | sort -V | head -n 1)" = "$1" ]; } # VERSION: or later
+can_map_shared() { is_linux 6.6; } # a file that bypasses the page cache
 # Runs a command as an ordinary user.
 as_nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups env HOME=/nonexistent "$@"; }
 

@@ -237,8 +237,7 @@ else:
 PY
 }
 
-release=$(uname -r)
-birth=$([ "$(printf '%s\n' 6.6 "$release" | sort -V | head -n 1)" = 6.6 ] && echo birth || echo none)
+birth=$(is_linux 6.6 && echo birth || echo none)
 make_pair 32 256
 mount_fs -o dev
 step "calls"

@@ -67,6 +67,31 @@ assert other[6000:6005] == b"there"
     fails(errno.EACCES, mmap.mmap, os.open("shared", os.O_RDONLY), PAGE)
 
 
+def written_while(other, count):
+    """What write has returned is in mapping and file, while another process does this to the same page all the time."""
+    fd = make("beside", bytes(PAGE))
+    m = mmap.mmap(fd, PAGE)
+    start = "m, i = mmap.mmap(os.open('beside', os.O_RDWR), 4096), 0\nprint('ready', flush=True)\nwhile True:\n    "
+    with subprocess.Popen([sys.executable, "-c", "import mmap, os\n" + start + other], stdout=subprocess.PIPE) as p:
+        try:
+            p.stdout.readline()
+            for i in range(count):
+                data = i.to_bytes(8, "little")
+                assert os.pwrite(fd, data, 2048) == 8
+                assert m[2048:2056] == data, f"write {i} is not seen"
+                assert os.pread(fd, 8, 2048) == data, f"write {i} is undone"
+        finally:
+            p.kill()
+
+
+def looked_at():
+    written_while("i += m[2048]", 1000)
+
+
+def stored_to():
+    written_while("i += 1; m[:8] = i.to_bytes(8, 'little')", 1000)
+
+
 def past_the_end():
     """In the page in which the file ends, what is stored behind the end is no part of it."""
     fd = make("past", b"a" * 100)
