@@ -38,7 +38,8 @@ void store_stats(struct store *store, struct vems_stats *ret_stats)
 
 void store_space(struct store *store, struct store_space *ret_space)
 {
-	*ret_space = (struct store_space){ 1u << 28, 1u << 28, 1u << 28 };
+	*ret_space = (struct store_space){ .total = 1u << 28, .free = 1u << 28, .available = 1u << 28,
+					   .free_soon = 1u << 28, .available_soon = 1u << 28 };
 }
 
 int lane_new(struct store *store, struct lane **ret_lane)

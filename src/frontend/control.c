@@ -37,8 +37,8 @@ void serve_statfs(fuse_req_t req, fuse_ino_t ino)
 	store_space(request_frontend(req)->store, &space);
 	answer.f_bsize = answer.f_frsize = PAGE_BYTES;
 	answer.f_blocks = space.total;
-	answer.f_bfree = space.free;
-	answer.f_bavail = space.available;
+	answer.f_bfree = space.free_soon;
+	answer.f_bavail = space.available_soon;
 	answer.f_namemax = NAME_BYTES_MAX;
 	// f_files stays 0, as in other file systems that make inodes as they are needed.
 	fuse_reply_statfs(req, &answer);

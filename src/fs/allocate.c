@@ -172,7 +172,7 @@ int fs_punch(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_
 			r = txn_drop(op, id, first, last);
 		if (r)
 			return r;
-		inode_count_dropped(&inode.disk, first, last);
+		txn_gives_back(op, inode_count_dropped(&inode.disk, first, last));
 	}
 	if (!keep_size && inode.disk.size < end)
 		inode.disk.size = end;

@@ -73,7 +73,8 @@ void inode_kill_suidgid(struct inode_disk *disk);
 // to know; if that is not in the tier, the count is marked to be made anew by who asks for it.
 bool inode_is_dense(const struct inode_disk *disk);
 void inode_count_written(struct op *op, object_t id, struct inode_disk *disk, page_t first, page_t last);
-void inode_count_dropped(struct inode_disk *disk, page_t first, page_t end);
+// Returns how many pages have become holes, 0 if that is not known.
+uint64_t inode_count_dropped(struct inode_disk *disk, page_t first, page_t end);
 static inline page_t pages_of(uint64_t bytes)
 {
 	return (bytes >> PAGE_SHIFT) + (bytes % PAGE_BYTES != 0);

@@ -123,22 +123,27 @@ void inode_count_written(struct op *op, object_t id, struct inode_disk *disk, pa
 	disk->pages += fresh;
 }
 
-void inode_count_dropped(struct inode_disk *disk, page_t first, page_t end)
+uint64_t inode_count_dropped(struct inode_disk *disk, page_t first, page_t end)
 {
 	page_t pages = pages_of(disk->size);
+	uint64_t before = disk->pages;
 
 	if (end > pages)
 		end = pages;
 	if (first >= end)
-		return;
+		return 0;
 	if (first == 0 && end == pages) {
+		bool unsure = disk->flags & INODE_PAGES_UNSURE;
+
 		disk->flags &= ~(uint32_t)INODE_PAGES_UNSURE;
 		disk->pages = 0;
-	} else if (inode_is_dense(disk)) {
-		disk->pages -= end - first;
-	} else if (disk->flags & INODE_PAGES_UNSURE || disk->pages) {
-		disk->flags |= INODE_PAGES_UNSURE;
+		return unsure ? 0 : before;
 	}
+	if (inode_is_dense(disk))
+		disk->pages -= end - first;
+	else if (disk->flags & INODE_PAGES_UNSURE || disk->pages)
+		disk->flags |= INODE_PAGES_UNSURE;
+	return before - disk->pages;
 }
 
 // Every change of the pages changes the ctime.
@@ -258,7 +263,7 @@ static int set_size(struct op *op, struct inode *inode, uint64_t size)
 		r = shrink(op, inode, size);
 		if (r)
 			return r;
-		inode_count_dropped(&inode->disk, pages_of(size), PAGE_MAX + 1);
+		txn_gives_back(op, inode_count_dropped(&inode->disk, pages_of(size), PAGE_MAX + 1));
 	}
 	inode->disk.size = size;
 	return 0;

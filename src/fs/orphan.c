@@ -303,6 +303,12 @@ void fs_dropped(struct fs *fs, object_t id, int result)
 	pthread_mutex_unlock(&fs->lock);
 }
 
+static int drop_whole(struct op *op, struct inode *inode)
+{
+	txn_gives_back(op, inode_count_dropped(&inode->disk, 0, PAGE_MAX + 1));
+	return txn_drop_object(op, inode->id);
+}
+
 // Hidden objects are named by items of the object, and would be lost with them: so they go with it
 // in one transaction or, if there are more than fit a record, in some before it.
 int fs_drop(struct op *op, struct fs *fs, object_t id)
@@ -322,7 +328,7 @@ int fs_drop(struct op *op, struct fs *fs, object_t id)
 		}
 		r = xattr_drop_hidden(op, &inode, &more);
 		if (!r)
-			r = more ? inode_put(op, &inode) : txn_drop_object(op, id);
+			r = more ? inode_put(op, &inode) : drop_whole(op, &inode);
 		if (r)
 			return r;
 	}

@@ -401,6 +401,8 @@ static bool take_out(struct store *s, frame_t f, bool dead)
 			atomic_fetch_sub_explicit(&t->pool.dirty_count, 1, memory_order_relaxed);
 	}
 	index_unlock(b, version, taken);
+	if (taken && state & FRAME_DIRTY)
+		space_unexpect(s, 1);
 	return taken;
 }
 

@@ -254,14 +254,17 @@ void store_space(struct store *s, struct store_space *ret_space)
 {
 	uint64_t fixed = space_fixed_blocks(s->blocks), free_blocks = space_free_blocks(s->space);
 	pthread_mutex_lock(&s->space_lock);
-	uint64_t claims = s->claims;
+	uint64_t claims = s->claims, returning = s->returning_of[0] + s->returning_of[1];
 	pthread_mutex_unlock(&s->space_lock);
 	// People are told what will be taken, not what might be at worst.
 	uint64_t likely = frames_dirty_count(s->tier);
 	uint64_t promised = claims < likely ? claims : likely;
 	uint64_t unpromised = free_blocks > promised ? free_blocks - promised : 0;
-	*ret_space = (struct store_space){ .total = s->blocks - fixed, .free = unpromised,
-					   .available = unpromised > s->reserve ? unpromised - s->reserve : 0 };
+	uint64_t total = s->blocks - fixed, taken = total - unpromised;
+	uint64_t soon = unpromised + (returning < taken ? returning : taken);
+	*ret_space = (struct store_space){ .total = total, .free = unpromised,
+					   .available = unpromised > s->reserve ? unpromised - s->reserve : 0,
+					   .free_soon = soon, .available_soon = soon > s->reserve ? soon - s->reserve : 0 };
 }
 
 static uint64_t count_sum(const struct store *s, enum counter c)

@@ -62,7 +62,8 @@ void store_scrub_stop(struct store *store); // returns when none is
 void store_stats(struct store *store, struct vems_stats *ret_stats);
 
 struct store_space { // in blocks
-	uint64_t total, free, available; // free: not promised; available: without the reserve
+	uint64_t total, free, available;    // free: not promised; available: without the reserve
+	uint64_t free_soon, available_soon; // with the next epoch, which gives back what was dropped
 };
 void store_space(struct store *store, struct store_space *ret_space);
 object_t store_new_object(struct store *store); // an id never used before
@@ -175,6 +176,8 @@ int txn_update(struct op *op, struct item_key key, const void *seen, size_t byte
 int txn_drop(struct op *op, object_t object, page_t from, page_t to);
 // The object is gone for good, pages and items; its id is never used again.
 int txn_drop_object(struct op *op, object_t object);
+// So many pages are freed by its DROPs, as far as is known: counted in store_space() until the epoch frees them.
+void txn_gives_back(struct op *op, uint64_t pages);
 // Growth needs free space outside the reserve; overwrites and deletes may use it (`may_use_reserve`).
 // -ENOSPC, -EROFS, -EIO (the backing has failed for too long), -ESTALE, -EINTR.
 int txn_commit(struct op *op, bool may_use_reserve);

@@ -175,6 +175,7 @@ struct store {
 	// Space promised to commits until their fold (under space_lock).
 	pthread_mutex_t space_lock;
 	uint64_t claims, claims_of[2]; // claims_of[claims_before]: folded by the running or next epoch
+	uint64_t returning_of[2]; // likewise: pages that were dropped
 	unsigned claims_before;
 	uint64_t reserve; // blocks for overwrites and deletes
 	_Atomic bool building;
@@ -321,6 +322,8 @@ struct op {
 	unsigned item_count;
 	struct drop *drops[OP_DROPS_MAX];
 	unsigned drop_count;
+	uint64_t gives_back;   // pages
+	uint64_t dead_retired; // dirty ones that a DROP had killed, replaced by the commit
 };
 
 struct lane {
@@ -439,6 +442,9 @@ bool space_claim(struct store *s, uint64_t blocks, enum space_use use);
 void claims_recovered(struct store *s); // of what is dirty and in the overlay
 void space_settle(struct store *s, uint64_t refund, uint64_t kept, bool after_cut); // of a commit
 void space_unclaim(struct store *s, uint64_t blocks);
+// Pages that a commit has dropped; and dirty ones among such that have left the tier before their epoch.
+void space_expect(struct store *s, uint64_t pages, bool after_cut);
+void space_unexpect(struct store *s, uint64_t pages);
 void claims_folded(struct store *s);
 void claims_abandoned(struct store *s);
 

@@ -24,6 +24,7 @@ void txn_reset(struct op *op)
 	for (unsigned i = 0; i < op->drop_count; i++)
 		free(op->drops[i]);
 	op->item_count = op->drop_count = op->page_count = 0;
+	op->gives_back = op->dead_retired = 0;
 }
 
 // ---- building -----------------------------------------------------------------------------------
@@ -172,6 +173,11 @@ int txn_drop(struct op *op, object_t object, page_t from, page_t to)
 int txn_drop_object(struct op *op, object_t object)
 {
 	return add_drop(op, object, 0, UINT64_MAX, true);
+}
+
+void txn_gives_back(struct op *op, uint64_t pages)
+{
+	op->gives_back += pages;
 }
 
 // ---- claims -------------------------------------------------------------------------------------
@@ -477,6 +483,7 @@ static unsigned retire_old(struct op *op, frame_t old, lsn_t lsn, lsn_t cut)
 		atomic_fetch_sub_explicit(&t->pool.dirty_count, 1, memory_order_relaxed);
 	if (!dirty || keep)
 		return 0;
+	op->dead_retired += f->lsn < drops_newest(&op->store->drops, f->object, f->page, LSN_MAX);
 	return state & FRAME_LEAN ? 1 : BLOCKS_PER_PAGE;
 }
 
@@ -542,10 +549,14 @@ static void sequences_add(struct op *op, const uint16_t *slots, unsigned count)
 static void claims_settle(struct op *op, const struct claims *c, uint64_t refund, lsn_t lsn)
 {
 	struct store *s = op->store;
-	bool building = atomic_load(&s->building);
+	bool after_cut = atomic_load(&s->building) && lsn > atomic_load(&s->cut);
 
 	atomic_fetch_sub(&s->overlay.claimed, c->overlay_bytes);
-	space_settle(s, refund, c->blocks, building && lsn > atomic_load(&s->cut));
+	space_settle(s, refund, c->blocks, after_cut);
+	if (op->gives_back)
+		space_expect(s, op->gives_back, after_cut);
+	if (op->dead_retired)
+		space_unexpect(s, op->dead_retired);
 	atomic_fetch_sub(&s->dirty_claimed, op->dirty_claim);
 	op->dirty_claim = 0;
 }

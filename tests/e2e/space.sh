@@ -145,6 +145,36 @@ equal "$(du -k "$MNT/random" | cut -f 1)" 12288 "du after write-back"
 cp --sparse=always "$MNT/holes" "$MNT/copy"
 equal "$(stat -c %b "$MNT/copy")" "$holes" "blocks of a sparse copy"
 
+uses() { # KIB: that much more is in use than before, but for what the tree takes
+	local more=$(($(used) - before))
+	[ "$more" -ge $(($1 - 64)) ] && [ "$more" -le $(($1 + 1024)) ]
+}
+check_uses() { until_true 5 uses "$1" || fail "statfs: $(($(used) - before)) KiB more in use, not $1, $2"; }
+until_true 20 is_settled || fail "statfs moves on its own"
+
+step "statfs tells at once of what is deleted and cut short: in the tier, on the backing, replaced, evicted"
+random_file "$MNT/a" 16
+check_uses 16384 "after a file of 16 MiB"
+truncate -s 4M "$MNT/a"
+check_uses 4096 "cut to 4 MiB in the tier"
+rm "$MNT/a"
+check_uses 0 "deleted"
+random_file "$MNT/a" 16
+sync_fs
+truncate -s 4M "$MNT/a"
+check_uses 4096 "cut to 4 MiB on the backing"
+for i in 1 2 3 4 5; do random_file "$MNT/a" 4; done
+check_uses 4096 "written anew time and again"
+for i in 1 2 3 4 5 6; do
+	random_file "$MNT/b" 8 # in all more than the tier holds
+	rm "$MNT/b"
+done
+check_uses 4096 "with others that were deleted"
+rm "$MNT/a"
+check_uses 0 "deleted"
+sync_fs
+check_uses 0 "deleted and written back"
+
 step "what was deleted can be allocated at once, before write-back as well"
 free=$(stat -f -c %a "$MNT") # in pages
 fallocate -l $((free * 3072)) "$MNT/deleted" # 3/4 of them

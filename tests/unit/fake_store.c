@@ -180,7 +180,7 @@ bool store_read_only(const struct store *s)
 
 void store_space(struct store *s, struct store_space *ret_space)
 {
-	*ret_space = (struct store_space){ 1u << 20, s->available + 1024, s->available };
+	*ret_space = (struct store_space){ .total = 1u << 20, .free = s->available + 1024, .available = s->available };
 }
 
 object_t store_new_object(struct store *s)
@@ -490,6 +490,11 @@ static int add_drop(struct op *op, struct drop drop)
 int txn_room(struct op *op, uint64_t pages)
 {
 	return pages > op->store->available ? -ENOSPC : enter(op);
+}
+
+void txn_gives_back(struct op *op, uint64_t pages)
+{
+	(void)op, (void)pages;
 }
 
 int txn_drop(struct op *op, object_t object, page_t from, page_t to)

@@ -91,6 +91,52 @@ static void test_dead_page_stays_while_an_epoch_has_frozen_it(void **state)
 	assert_int_equal(evict(), 1);
 }
 
+static int drop_first(struct op *op)
+{
+	txn_gives_back(op, 1);
+	return txn_drop(op, object, 0, 1);
+}
+
+static struct store_space space_now(void)
+{
+	struct store_space space;
+	store_space(s, &space);
+	return space;
+}
+static uint64_t free_soon(void) { return space_now().free_soon; }
+
+// A dirty page takes a block, a dead one none, whether it is still in the tier or not.
+static void test_a_dropped_page_is_free_once(void **state)
+{
+	for (page_t page = 1; page <= 8; page++) // never is more free than nothing would take
+		COMMIT(lane, write_page(op, object, page, 1));
+	assert_int_equal(store_sync(s), 0);
+	uint64_t all = free_soon();
+	COMMIT(lane, write_page(op, object, 0, 1));
+	assert_int_equal(free_soon(), all - 1);
+	COMMIT(lane, drop_first(op));
+	assert_int_equal(free_soon(), all);
+	COMMIT(lane, write_page(op, object, 0, 1)); // takes the place of the dead one
+	assert_int_equal(free_soon(), all - 1);
+	COMMIT(lane, drop_first(op));
+	assert_int_equal(free_soon(), all);
+	reclaim_all();
+	evict();
+	assert_int_equal(frames_dirty_count(s->tier), 0);
+	assert_int_equal(free_soon(), all);
+
+	COMMIT(lane, write_page(op, object, 0, 1));
+	assert_int_equal(store_sync(s), 0);
+	all = free_soon() + 1;
+	COMMIT(lane, drop_first(op));
+	assert_int_equal(free_soon(), all);
+	evict(); // it is clean
+	assert_int_equal(free_soon(), all);
+	assert_int_equal(store_sync(s), 0);
+	assert_int_equal(free_soon(), space_now().free);
+	assert_true(free_soon() >= all);
+}
+
 // ---- admission --------------------------------------------------------------------------------------
 
 static struct op *begin_read(page_t page, struct page_view *view)
@@ -397,6 +443,7 @@ int main(void)
 		TEST(test_victim_outlives_its_readers),
 		TEST(test_dead_page_stays_while_its_record_may_be_replayed),
 		TEST(test_dead_page_stays_while_an_epoch_has_frozen_it),
+		TEST(test_a_dropped_page_is_free_once),
 		TEST(test_page_enters_with_its_slot),
 		TEST(test_page_written_meanwhile_does_not_enter),
 		TEST(test_page_dropped_meanwhile_does_not_enter),

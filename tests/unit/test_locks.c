@@ -202,12 +202,15 @@ static void log_ring(void **state)
 
 static uint64_t look_at_claims(void)
 {
-	return hash_mix(hash_mix(s->claims, s->claims_of[0]), hash_mix(s->claims_of[1], s->claims_before * 2 + s->building));
+	return hash_mix(hash_mix(hash_mix(s->claims, s->claims_of[0]), hash_mix(s->returning_of[0], s->returning_of[1])),
+			hash_mix(s->claims_of[1], s->claims_before * 2 + s->building));
 }
 
 static void promise(void) { assert_true(space_claim(s, 10, SPACE_GROWS)); }
 static void take_back(void) { space_unclaim(s, 3); }
 static void settle(void) { space_settle(s, 0, 7, true); }
+static void expect(void) { space_expect(s, 5, true); }
+static void unexpect(void) { space_unexpect(s, 2); }
 static void fold(void) { claims_folded(s); }
 static void abandon(void) { claims_abandoned(s); }
 
@@ -218,12 +221,14 @@ static void promised_blocks(void **state)
 	changes(&s->space_lock, look_at_claims, take_back);
 	s->building = true;
 	changes(&s->space_lock, look_at_claims, settle);
+	changes(&s->space_lock, look_at_claims, expect);
+	changes(&s->space_lock, look_at_claims, unexpect);
 	for (unsigned i = 0; i < 2; i++) { // what was of the later epoch is of this one, and folded
 		s->building = true;
 		changes(&s->space_lock, look_at_claims, end[i]);
 		assert_false(s->building);
 	}
-	assert_int_equal(s->claims, 0);
+	assert_int_equal(s->claims + s->returning_of[0] + s->returning_of[1], 0);
 }
 
 // ---- overlay and DROPs ----------------------------------------------------------------------------------------
