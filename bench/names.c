@@ -3,6 +3,9 @@
 //
 //	bench-names DIRECTORY FILES          create, stat, readdir, rename, unlink
 //	bench-names --mail DIRECTORY FILES   a file of 4 KiB, written and synced, each
+//	bench-names --fill DIRECTORY FROM TO       so many files, which stay
+//	bench-names --lookup DIRECTORY FILES N     stat of N of these, far from each other
+//	bench-names --create DIRECTORY FILES N     N more, which are removed again
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -100,25 +103,90 @@ static void list(unsigned long files)
 	printf("readdir %.0f\n", (double)files / (now() - began));
 }
 
-int main(int argc, char **argv)
+// A directory that has files 0 .. FILES - 1 already.
+static unsigned long stride, among;
+
+static void lookup_one(unsigned long i)
 {
-	bool mail = argc > 1 && strcmp(argv[1], "--mail") == 0;
-	if (argc != 3 + mail) {
-		fprintf(stderr, "usage: bench-names [--mail] DIRECTORY FILES\n");
-		return 2;
-	}
-	unsigned long files = strtoul(argv[2 + mail], NULL, 10);
-	must(chdir(argv[1 + mail]), argv[1 + mail]);
-	if (mail) {
-		run("mail", mail_one, files);
-		for (unsigned long i = 0; i < files; i++)
-			unlink_mail(i);
-		return 0;
-	}
+	stat_one((unsigned long)((unsigned __int128)i * stride % among));
+}
+
+static unsigned long divisor(unsigned long a, unsigned long b)
+{
+	return b ? divisor(b, a % b) : a;
+}
+
+static void lookup(unsigned long files, unsigned long n)
+{
+	among = files;
+	for (stride = files / 3 * 2 + 1; divisor(stride, files) != 1;) // so that no name comes twice before all have come
+		stride++;
+	run("lookup", lookup_one, n < files ? n : files);
+}
+
+static unsigned long first;
+
+static void create_more(unsigned long i)
+{
+	create_one(first + i);
+}
+
+static void unlink_more(unsigned long i)
+{
+	must(unlink(name_of(first + i, "f")), "unlink");
+}
+
+static void create(unsigned long files, unsigned long n)
+{
+	first = files;
+	run("create", create_more, n);
+	for (unsigned long i = 0; i < n; i++)
+		unlink_more(i);
+}
+
+static void fill(unsigned long from, unsigned long to)
+{
+	first = from;
+	run("fill", create_more, to - from);
+}
+
+static void all(unsigned long files)
+{
 	run("create", create_one, files);
 	run("stat", stat_one, files);
 	list(files);
 	run("rename", rename_one, files);
 	run("unlink", unlink_one, files);
+}
+
+static void mail(unsigned long files)
+{
+	run("mail", mail_one, files);
+	for (unsigned long i = 0; i < files; i++)
+		unlink_mail(i);
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 1 && argv[1][0] == '-' ? argv[1] : "";
+	int skip = *what != 0;
+	bool pair = skip && strcmp(what, "--mail") != 0;
+	if (argc != 3 + skip + pair) {
+		fprintf(stderr, "usage: bench-names [--mail] DIRECTORY FILES, or --fill|--lookup|--create DIRECTORY FILES N\n");
+		return 2;
+	}
+	unsigned long files = strtoul(argv[2 + skip], NULL, 10);
+	unsigned long n = pair ? strtoul(argv[4], NULL, 10) : 0;
+	must(chdir(argv[1 + skip]), argv[1 + skip]);
+	if (!skip)
+		all(files);
+	else if (!pair)
+		mail(files);
+	else if (!strcmp(what, "--fill"))
+		fill(files, n);
+	else if (!strcmp(what, "--lookup"))
+		lookup(files, n);
+	else
+		create(files, n);
 	return 0;
 }
