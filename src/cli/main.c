@@ -200,6 +200,8 @@ int main(int argc, char **argv)
 	open_standard_files();
 	log_init("vemsfuse");
 	r = options_parse(argc, argv, &options);
+	if (r < 0 && options.remount)
+		return options.fake || !frontend_remount(options.mountpoint, options.mount_flags) ? EXIT_OK : options.exit_failed;
 	if (r < 0 && distinct_check(options.store.tier_path, options.store.backing_path))
 		r = options.exit_failed;
 	if (r < 0 && frontend_check_mountpoint(options.mountpoint, options.fuse_options))

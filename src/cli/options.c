@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include "log.h"
 
 // What mount(8) expects of a helper.
@@ -49,7 +50,19 @@ static const char *const fuse_words[] = {
 // For mount(8) and fstab, or how it is anyway.
 static const char *const ignored_words[] = {
 	"rw", "defaults", "default_permissions", "auto", "noauto", "user", "users", "nouser", "user=", "owner", "group",
-	"nofail", "_netdev", "nolazytime", "comment=", "x-*",
+	"nofail", "_netdev", "nolazytime", "comment=", "x-*", "user_id=", "group_id=",
+};
+// What a remount may change.
+static const struct {
+	const char *word;
+	unsigned long set, clear;
+} flag_words[] = {
+	{ "ro", MS_RDONLY, 0 },        { "rw", 0, MS_RDONLY },
+	{ "nosuid", MS_NOSUID, 0 },    { "suid", 0, MS_NOSUID },
+	{ "nodev", MS_NODEV, 0 },      { "dev", 0, MS_NODEV },
+	{ "noexec", MS_NOEXEC, 0 },    { "exec", 0, MS_NOEXEC },
+	{ "sync", MS_SYNCHRONOUS, 0 }, { "async", 0, MS_SYNCHRONOUS },
+	{ "dirsync", MS_DIRSYNC, 0 },
 };
 
 static const char help_text[] =
@@ -306,10 +319,23 @@ static bool is_atime_word(struct parser *p, const char *word)
 	return true;
 }
 
+static void note_flag(struct options *o, const char *word)
+{
+	for (size_t i = 0; i < sizeof flag_words / sizeof *flag_words; i++)
+		if (!strcmp(word, flag_words[i].word))
+			o->mount_flags = (o->mount_flags | flag_words[i].set) & ~flag_words[i].clear;
+}
+
 static int parse_word(struct parser *p, const char *word)
 {
 	const struct option *own = NULL;
 	const char *value = own_word(word, &own);
+
+	note_flag(p->options, word);
+	if (p->helper && !strcmp(word, "remount")) {
+		p->options->remount = true;
+		return -1;
+	}
 
 	if (own && own->has_arg == required_argument && !*value)
 		return wrong(p, "-o %s: a value is missing", word);
@@ -390,7 +416,7 @@ static int take_arguments(struct parser *p, int count, char **arguments)
 		o->store.backing_path = *arguments++;
 		count--;
 	}
-	if (!o->store.tier_path)
+	if (!o->store.tier_path && !o->remount)
 		return wrong(p, p->helper ? "-o pmem=PATH is missing" : "--pmem=PATH is missing");
 	if (!o->store.backing_path)
 		return wrong(p, "--backing=PATH is missing");
@@ -409,7 +435,7 @@ int options_parse(int argc, char **argv, struct options *ret_options)
 	struct parser p = { .options = ret_options, .helper = !strncmp(name, "mount.", 6) };
 	int r;
 
-	*ret_options = (struct options){ .store.format_blank = true };
+	*ret_options = (struct options){ .store.format_blank = true, .mount_flags = MS_NOSUID | MS_NODEV }; // as libfuse has it
 	ret_options->exit_failed = p.helper ? MOUNT_EXIT_FAILED : EXIT_FAILED;
 	r = parse_options(&p, argc, argv);
 	return r < 0 ? take_arguments(&p, argc - optind, argv + optind) : r;

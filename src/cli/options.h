@@ -19,6 +19,8 @@ struct options {
 	bool nodiratime;
 	bool foreground;
 	bool fake;          // mount -f: all but the mount
+	bool remount;       // mount -o remount: a mount that is there gets these flags
+	unsigned long mount_flags; // of mount(2)
 	int exit_failed;    // what a failure that is not one of usage exits with
 };
 

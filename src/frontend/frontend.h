@@ -25,6 +25,8 @@ struct frontend_config {
 // fusermount3 let an ordinary user mount there with these options (NULL: none)? Reported with
 // log_error, with what helps.
 int frontend_check_mountpoint(const char *path, const char *fuse_options);
+// The mount there goes on with other flags of mount(2): MS_RDONLY, MS_NOEXEC, ... Its daemon is not asked.
+int frontend_remount(const char *path, unsigned long flags);
 
 // Does first what takes privileges later: forks the process that will mount and unmount. No thread may
 // have been started. Failures are reported with log_error, here and below.

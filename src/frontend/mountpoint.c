@@ -2,8 +2,10 @@
 // What can be said of a mount before anything is opened.
 #include <errno.h>
 #include <linux/capability.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/syscall.h>
@@ -133,4 +135,20 @@ int frontend_check_mountpoint(const char *path, const char *fuse_options)
 		return r;
 	r = check_others(fuse_options);
 	return r ? r : check_owner(path, &attr);
+}
+
+int frontend_remount(const char *path, unsigned long flags)
+{
+	struct statfs there;
+	int r = 0;
+
+	if (statfs(path, &there))
+		r = -errno;
+	else if (there.f_type != FUSE_SUPER_MAGIC)
+		r = -EINVAL; // no vemsfuse
+	else if (mount(NULL, path, NULL, MS_REMOUNT | flags, NULL))
+		r = -errno;
+	if (r)
+		log_error("cannot remount %s: %s", path, strerror(-r));
+	return r;
 }

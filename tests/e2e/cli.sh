@@ -137,8 +137,24 @@ helper() {
 		>"$DIR/said" 2>&1 ||
 		fail "cannot mount: $(cat "$DIR/said")"
 	is_mounted || fail "returned 0 and nothing is mounted"
+	remounts
 	fusermount3 -u "$MNT"
 	wait_released
+}
+
+remounts() {
+	if [ "$(id -u)" != 0 ]; then
+		expect 32 'cannot remount' "$DIR/mount.vemsfuse" "$BACKING" "$MNT" -o remount,ro
+		return
+	fi
+	# As mount(8) puts it, from /proc/mounts.
+	"$DIR/mount.vemsfuse" "$BACKING" "$MNT" -o rw,nosuid,nodev,relatime,user_id=0,group_id=0,remount,ro,noexec ||
+		fail "cannot remount"
+	! touch "$MNT/remounted" 2>/dev/null || fail "remounted read-only, and written to"
+	[[ $(findmnt -n -o OPTIONS "$MNT") == ro,nosuid,nodev,noexec,* ]] || fail "remounted as $(findmnt -n -o OPTIONS "$MNT")"
+	"$DIR/mount.vemsfuse" "$BACKING" "$MNT" -o remount,rw || fail "cannot remount"
+	touch "$MNT/remounted" || fail "remounted rw, and not to be written to"
+	expect 32 'cannot remount' "$DIR/mount.vemsfuse" "$BACKING" "$DIR" -o remount,ro # no mount of FUSE
 }
 
 # The backing is a file on another mount, whose daemon sleeps while the pair is written back.
