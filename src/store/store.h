@@ -63,7 +63,8 @@ void store_stats(struct store *store, struct vems_stats *ret_stats);
 
 struct store_space { // in blocks
 	uint64_t total, free, available;    // free: not promised; available: without the reserve
-	uint64_t free_soon, available_soon; // with the next epoch, which gives back what was dropped
+	uint64_t free_soon, available_soon; // with the next epoch, which gives back what was dropped; available_soon: for
+					    // pages of one large file, without what it takes to find them
 };
 void store_space(struct store *store, struct store_space *ret_space);
 object_t store_new_object(struct store *store); // an id never used before

@@ -183,6 +183,11 @@ rm "$MNT/deleted"
 fallocate -l $((free * 3072)) "$MNT/allocated" || fail "no room in what was deleted"
 rm "$MNT/allocated"
 
+step "all that statfs has available can be allocated"
+available=$(stat -f -c %a "$MNT")
+fallocate -l $((available * 4096)) "$MNT/allocated" || fail "no room for the $available blocks that statfs has"
+rm "$MNT/allocated"
+
 step "the same after kill -9 and after an unmount"
 kill9
 mount_fs
