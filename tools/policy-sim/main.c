@@ -79,12 +79,15 @@ static void access_page(struct sim *s, object_t object, page_t page, bool write)
 	s->accesses++;
 	if (f != FRAME_NONE) {
 		s->dirty[f] |= write;
-		frame_warm(&s->frame[f]);
 		if (s->policy.ops->hit)
 			s->policy.ops->hit(&s->policy, f);
+		else
+			frame_warm(&s->frame[f]);
 		return;
 	}
 	s->misses++;
+	if (s->policy.state)
+		peer_expect(&s->policy, object, page);
 	f = frame_get(s);
 	s->frame[f].object = object;
 	s->frame[f].page = page;

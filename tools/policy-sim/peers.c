@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// ARC (FAST 2003), S3-FIFO (SOSP 2023), Clock2Q+ (VLDB 2026), as their papers have them.
+// ARC (FAST 2003), S3-FIFO (SOSP 2023), Clock2Q+ (VLDB 2026), as their papers and their authors' code have them.
 #include "peers.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -7,16 +7,13 @@
 
 enum { NOWHERE, FIRST, SECOND };
 
-struct ghosts {
+struct ghosts { // first in what each of them keeps
 	struct keys first, second; // pages that left FIRST, SECOND
+	enum { UNKNOWN, OF_FIRST, OF_SECOND } next; // where the page that comes in next was known
 };
 
-static int ghosts_init(struct policy *p, uint32_t first, uint32_t second)
+static int ghosts_init(struct ghosts *g, uint32_t first, uint32_t second)
 {
-	struct ghosts *g = calloc(1, sizeof *g);
-	if (!g)
-		return -ENOMEM;
-	p->state = g;
 	int r = keys_init(&g->first, first);
 	return r ? r : keys_init(&g->second, second);
 }
@@ -49,7 +46,8 @@ static bool give_up(struct policy *p, frame_t f, struct keys *ghosts)
 
 static int arc_init(struct policy *p)
 {
-	return ghosts_init(p, p->frames, p->frames);
+	p->state = calloc(1, sizeof(struct ghosts));
+	return p->state ? ghosts_init(p->state, p->frames, p->frames) : -ENOMEM;
 }
 
 static void arc_hit(struct policy *p, frame_t f)
@@ -62,34 +60,34 @@ static double ratio(uint32_t a, uint32_t b)
 	return b && a > b ? (double)a / b : 1;
 }
 
-// The frame is found before the page is asked for here, so that its ghost counts in the next choice only.
+static void arc_adapt(struct policy *p, uint32_t of_first, uint32_t of_second)
+{
+	const struct ghosts *g = p->state;
+	if (g->next == OF_FIRST) {
+		p->target += ratio(of_second, of_first);
+		p->target = p->target > p->frames ? p->frames : p->target;
+	} else if (g->next == OF_SECOND) {
+		p->target -= ratio(of_first, of_second);
+		p->target = p->target < 0 ? 0 : p->target;
+	}
+}
+
 static void arc_insert(struct policy *p, frame_t f)
 {
-	const struct frame *fr = &p->frame[f];
 	struct ghosts *g = p->state;
-	uint32_t first = g->first.count, second = g->second.count;
-	bool known = true;
-
-	if (keys_take(&g->first, fr->object, fr->page)) {
-		p->target += ratio(second, first);
-		p->target = p->target > p->frames ? p->frames : p->target;
-	} else if (keys_take(&g->second, fr->object, fr->page)) {
-		p->target -= ratio(first, second);
-		p->target = p->target < 0 ? 0 : p->target;
-	} else {
-		known = false;
-	}
-	queue_push(p, known ? SECOND : FIRST, f);
-	while (queue_count(p, FIRST) + g->first.count > p->frames && g->first.count)
-		keys_forget_oldest(&g->first);
-	while (queue_count(p, FIRST) + queue_count(p, SECOND) + g->first.count + g->second.count > 2 * p->frames && g->second.count)
-		keys_forget_oldest(&g->second);
+	struct keys *first = &g->first, *second = &g->second;
+	queue_push(p, g->next == UNKNOWN ? FIRST : SECOND, f);
+	while (queue_count(p, FIRST) + first->count > p->frames && first->count)
+		keys_forget_oldest(first);
+	while (queue_count(p, FIRST) + queue_count(p, SECOND) + first->count + second->count > 2 * p->frames && second->count)
+		keys_forget_oldest(second);
 }
 
 static frame_t arc_victim(struct policy *p)
 {
 	struct ghosts *g = p->state;
-	bool first = queue_count(p, FIRST) && (queue_count(p, FIRST) > p->target || queue_count(p, SECOND) == 0);
+	uint32_t count = queue_count(p, FIRST);
+	bool first = count && (count > p->target || (count == p->target && g->next == OF_SECOND) || queue_count(p, SECOND) == 0);
 	frame_t f = queue_oldest(p, first ? FIRST : SECOND);
 	return f != FRAME_NONE && give_up(p, f, first ? &g->first : &g->second) ? f : FRAME_NONE;
 }
@@ -100,36 +98,40 @@ const struct policy_ops policy_arc = { "arc", arc_init, ghosts_fini, arc_hit, ar
 
 static int s3fifo_init(struct policy *p)
 {
-	p->target = p->frames * 0.10;
-	return ghosts_init(p, (uint32_t)(p->frames * 0.90), 0);
+	p->state = calloc(1, sizeof(struct ghosts));
+	p->target = (uint32_t)(p->frames * 0.10);
+	return p->state ? ghosts_init(p->state, (uint32_t)(p->frames * 0.90), 0) : -ENOMEM;
 }
 
 static void ghost_insert(struct policy *p, frame_t f)
 {
-	struct ghosts *g = p->state;
-	bool known = keys_take(&g->first, p->frame[f].object, p->frame[f].page);
+	const struct ghosts *g = p->state;
 	frame_set_heat(&p->frame[f], 0);
-	queue_push(p, known ? SECOND : FIRST, f);
+	queue_push(p, g->next == UNKNOWN ? FIRST : SECOND, f);
+}
+
+// The search that begins in Small goes on there until a page has left, as the authors' own code does it. A page of
+// Small that was hit `promoted` times goes to Main.
+static frame_t small_or_main_victim(struct policy *p, uint8_t promoted)
+{
+	struct ghosts *g = p->state;
+	bool small = queue_count(p, FIRST) >= p->target;
+	for (;;) {
+		small = small && queue_count(p, FIRST);
+		frame_t f = queue_oldest(p, small ? FIRST : SECOND);
+		if (f == FRAME_NONE)
+			return FRAME_NONE;
+		uint8_t heat = frame_heat(&p->frame[f]);
+		if (heat < (small ? promoted : 1))
+			return give_up(p, f, small ? &g->first : NULL) ? f : FRAME_NONE;
+		frame_set_heat(&p->frame[f], small ? 0 : heat - 1);
+		move(p, SECOND, f);
+	}
 }
 
 static frame_t s3fifo_victim(struct policy *p)
 {
-	struct ghosts *g = p->state;
-	while (queue_count(p, FIRST) + queue_count(p, SECOND)) {
-		bool small = queue_count(p, FIRST) && (queue_count(p, FIRST) >= p->target || queue_count(p, SECOND) == 0);
-		frame_t f = queue_oldest(p, small ? FIRST : SECOND);
-		uint8_t heat = frame_heat(&p->frame[f]);
-		if (small && heat > 1) {
-			frame_set_heat(&p->frame[f], 0);
-			move(p, SECOND, f);
-		} else if (!small && heat) {
-			frame_set_heat(&p->frame[f], heat - 1);
-			move(p, SECOND, f);
-		} else {
-			return give_up(p, f, small ? &g->first : NULL) ? f : FRAME_NONE;
-		}
-	}
-	return FRAME_NONE;
+	return small_or_main_victim(p, 2);
 }
 
 const struct policy_ops policy_s3fifo = { "s3fifo", s3fifo_init, ghosts_fini, NULL, ghost_insert, s3fifo_victim };
@@ -137,21 +139,20 @@ const struct policy_ops policy_s3fifo = { "s3fifo", s3fifo_init, ghosts_fini, NU
 // ---- Clock2Q+: Small is FIRST with a window of half of it, Main is SECOND ---------------------------------
 
 struct clock2qplus {
-	struct ghosts ghosts; // first in the struct: ghosts_fini()
+	struct ghosts ghosts;
 	uint64_t inserted;
 	uint64_t *born; // by frame: inserted, when it came into Small
 };
 
 static int clock2qplus_init(struct policy *p)
 {
-	struct clock2qplus *c = calloc(1, sizeof *c);
+	struct clock2qplus *c = p->state = calloc(1, sizeof *c);
 	if (!c)
 		return -ENOMEM;
-	p->state = c;
-	p->target = p->frames * 0.10;
+	p->filling = true;
+	p->target = (uint32_t)(p->frames * 0.10);
 	c->born = calloc(p->frames, sizeof *c->born);
-	int r = c->born ? keys_init(&c->ghosts.first, p->frames / 2) : -ENOMEM;
-	return r ? r : keys_init(&c->ghosts.second, 0);
+	return c->born ? ghosts_init(&c->ghosts, (uint32_t)(p->frames * 0.90), 0) : -ENOMEM;
 }
 
 static void clock2qplus_fini(struct policy *p)
@@ -171,24 +172,30 @@ static void clock2qplus_hit(struct policy *p, frame_t f)
 static void clock2qplus_insert(struct policy *p, frame_t f)
 {
 	struct clock2qplus *c = p->state;
+	bool room = queue_count(p, FIRST) < p->target;
 	ghost_insert(p, f);
+	if (p->filling && !room)
+		move(p, SECOND, f);
 	if (p->frame[f].queue == FIRST)
-		c->born[f] = c->inserted++;
+		c->born[f] = ++c->inserted;
 }
 
 static frame_t clock2qplus_victim(struct policy *p)
 {
-	struct clock2qplus *c = p->state;
-	while (queue_count(p, FIRST) + queue_count(p, SECOND)) {
-		bool small = queue_count(p, FIRST) && (queue_count(p, FIRST) >= p->target || queue_count(p, SECOND) == 0);
-		frame_t f = queue_oldest(p, small ? FIRST : SECOND);
-		if (frame_heat(&p->frame[f]) == 0)
-			return give_up(p, f, small ? &c->ghosts.first : NULL) ? f : FRAME_NONE;
-		frame_set_heat(&p->frame[f], 0);
-		move(p, SECOND, f);
-	}
-	return FRAME_NONE;
+	p->filling = false;
+	return small_or_main_victim(p, 1);
 }
 
 const struct policy_ops policy_clock2qplus = { "clock2qplus", clock2qplus_init, clock2qplus_fini, clock2qplus_hit,
 					       clock2qplus_insert, clock2qplus_victim };
+
+// ---- what the simulator asks of them all ------------------------------------------------------------------
+
+void peer_expect(struct policy *p, object_t object, page_t page)
+{
+	struct ghosts *g = p->state;
+	uint32_t of_first = g->first.count, of_second = g->second.count;
+	g->next = keys_take(&g->first, object, page) ? OF_FIRST : keys_take(&g->second, object, page) ? OF_SECOND : UNKNOWN;
+	if (p->ops == &policy_arc)
+		arc_adapt(p, of_first, of_second);
+}

@@ -7,4 +7,7 @@
 
 extern const struct policy_ops policy_arc, policy_s3fifo, policy_clock2qplus;
 
+// Of these three alone: a page will come in that is not there. They ask their ghosts before they choose who goes.
+void peer_expect(struct policy *p, object_t object, page_t page);
+
 #endif
