@@ -3,11 +3,12 @@
 //
 //	new page -> YOUNG -> OLD -> given up, known to small_ghost
 //	                         -> MAIN, if it was hit while it was OLD
-//	new page known to small_ghost -> MAIN: a clock; given up, known to main_ghost
+//	new page known to small_ghost -> MAIN: a clock of one bit; given up, known to main_ghost
 //	a victim that cannot go (dirty) -> WAIT_*; goes first once it can, or -> MAIN if it was hit
 //
 // YOUNG and OLD are one FIFO, Small. Hits of a page in its younger half are of one use and forgotten
-// (Clock2Q+'s correlation window). Small's target follows what would have been a hit: a page found
+// (Clock2Q+'s correlation window); where Small is large, it stands in for LRU, and YOUNG is less than half of it
+// (WINDOW_SHARE). Small's target follows what would have been a hit: a page found
 // in the ghost soon after Small gave it up says that Small is too small; one that Main gave up, that it
 // is too large. Older ghosts do not count: loops would turn the policy into LRU.
 #include "policy.h"
@@ -16,10 +17,12 @@ enum { NOWHERE, YOUNG, OLD, MAIN, WAIT_SMALL, WAIT_MAIN };
 
 #define WAIT_LOOKS 8u // at those that wait, for each victim
 #define WAIT_LOOKS_LAST 4096u // where there is none elsewhere
-// How far the target moves, and of what share of the frames' worth of evictions a ghost is young. Steps
-// of one are too slow for a working set that moves; four follow it, and lose nothing else.
-#define TARGET_STEP 4
-#define YOUNG_SHARE 0.05
+// How far the target moves, and of what share of the frames' worth of evictions a ghost is young. Larger steps
+// follow a working set sooner; in a tier of some 200 frames they make the target jump to its least, where it stays,
+// since no page is then used again soon enough after Small gave it up.
+#define TARGET_STEP 3
+#define YOUNG_SHARE 0.10
+#define WINDOW_SHARE 0.05
 
 static uint32_t small_count(const struct policy *p)
 {
@@ -42,7 +45,7 @@ static void a2q_fini(struct policy *p)
 
 static void target_move(struct policy *p, double by)
 {
-	double target = p->target + by, least = p->frames * 0.02, most = p->frames * 0.80;
+	double target = p->target + by, least = p->frames * 0.02, most = p->frames * 0.95;
 	p->target = target < least ? least : target > most ? most : target;
 }
 
@@ -75,8 +78,9 @@ static void a2q_insert(struct policy *p, frame_t f)
 		push(p, MAIN, f);
 		return;
 	}
+	double window = p->target / 2 < p->frames * WINDOW_SHARE ? p->target / 2 : p->frames * WINDOW_SHARE;
 	push(p, YOUNG, f);
-	while (queue_count(p, YOUNG) > p->target / 2)
+	while (queue_count(p, YOUNG) > window)
 		move(p, OLD, queue_oldest(p, YOUNG));
 }
 
@@ -118,17 +122,15 @@ static frame_t victim_of_small(struct policy *p)
 	return give_up(p, f, true) ? f : FRAME_NONE;
 }
 
-// A step of the clock.
+// A step of the clock. However many, hits earn one turn: more of them keep a working set that is over.
 static frame_t victim_of_main(struct policy *p)
 {
 	frame_t f = queue_oldest(p, MAIN);
-	uint8_t heat = frame_heat(&p->frame[f]);
-	if (heat == 0)
-		return give_up(p, f, false) ? f : FRAME_NONE;
-	queue_remove(p, f);
-	frame_set_heat(&p->frame[f], heat - 1);
-	queue_push(p, MAIN, f);
-	return FRAME_NONE;
+	if (frame_heat(&p->frame[f])) {
+		move(p, MAIN, f);
+		return FRAME_NONE;
+	}
+	return give_up(p, f, false) ? f : FRAME_NONE;
 }
 
 static frame_t a2q_victim(struct policy *p)

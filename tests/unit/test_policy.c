@@ -237,6 +237,23 @@ static void a2q_gives_small_what_recency_needs(void **unused)
 	end();
 }
 
+static void a2q_comes_near_lru_where_that_is_best(void **unused)
+{
+	unsigned of_lru = 0;
+	begin(&policy_lru);
+	for (int round = 0; round < 2; round++) { // up and down: what was used last is used first
+		for (int n = 0; n < 13; n++)
+			for (page_t page = 0; page < 4 * FRAMES; page++)
+				look(page < 2 * FRAMES ? page : 4 * FRAMES - 1 - page);
+		end();
+		if (round == 0) {
+			of_lru = misses;
+			begin(&policy_a2q);
+		}
+	}
+	assert_in_range(misses, of_lru, of_lru * 115 / 100);
+}
+
 static void a2q_lets_those_that_waited_go_first(void **unused)
 {
 	begin(&policy_a2q);
@@ -293,6 +310,7 @@ int main(void)
 		cmocka_unit_test(a2q_takes_two_uses_at_once_for_one),
 		cmocka_unit_test(a2q_remembers_what_it_gave_up_too_early),
 		cmocka_unit_test(a2q_gives_small_what_recency_needs),
+		cmocka_unit_test(a2q_comes_near_lru_where_that_is_best),
 		cmocka_unit_test(a2q_lets_those_that_waited_go_first),
 		cmocka_unit_test(ghosts_are_found_once_and_have_an_age),
 	};
