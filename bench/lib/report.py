@@ -126,9 +126,10 @@ def table(rows, subjects, series):
 # ---- for programs -------------------------------------------------------------------------------------------
 
 def write_json(path, about, rows, series):
+    """A row of a scale also says of what it is a point."""
     with open(path, "w") as f:
         json.dump({**about, "results": [
-            {"group": r.group, "name": r.name, "unit": r.unit, "better": "less" if r.unit in LESS else "more", "values": r.values,
+            {**(dict(zip(("measure", "axis", "point"), r.point))), "group": r.group, "name": r.name, "unit": r.unit, "better": "less" if r.unit in LESS else "more", "values": r.values,
              "median": {s: middle(v) for s, v in r.values.items()}, "spread_percent": {s: spread(v) for s, v in r.values.items()}}
             for r in rows], "series": series}, f, indent=1)
         f.write("\n")
@@ -158,8 +159,7 @@ def plot_group(directory, group, rows, subjects, title):
     subjects = [s for s in subjects if any(s in r.values for r in rows)]
     if len(subjects) < 2:
         return
-    lines = ["row " + " ".join(subjects)]
-    lines += [f'"{r.name}" ' + " ".join(f"{x:g}" if (x := ratio(r, s, base)) else "NaN" for s in subjects) for r in rows]
+    lines = [f'"{r.name}" ' + " ".join(f"{x:g}" if (x := ratio(r, s, base)) else "NaN" for s in subjects) for r in rows]
     bars = ", ".join(f"$rows using {i}:xtic(1) title '{s}' lc rgb '{colour(s)}'" for i, s in enumerate(subjects, 2))
     gnuplot(directory, group, f"{group}: times as fast as {base}; {title}", 560,
             "set style data histograms\nset style histogram clustered gap 2\nset style fill solid noborder\n"
