@@ -48,7 +48,7 @@ static const char help_text[] =
 "  -p, -a          repair, without asking, if nothing is lost by it and nothing has to be guessed\n"
 "  -y              repair all that can be\n"
 "                  (none of these: asks on a terminal, else checks only)\n"
-"  --drop-damaged  repair: file pages that are damaged become holes; else they go on to read as errors\n"
+"  --drop-damaged  repair: file pages that are damaged or lost become holes; else they read as errors\n"
 "  -f              always checks in full anyway\n"
 "  -h, --help      this text\n"
 "  --version       the version\n"
@@ -69,7 +69,8 @@ struct fsck {
 	enum mending mending;
 	bool repairing;            // findings come up as others are mended
 	uint64_t to_lose, to_stay; // findings that a repair drops something for; that it does nothing about
-	struct lane *lane;
+	uint64_t data_damaged;     // among the latter: pages with blocks, which stay as they are
+	struct store *opened;
 	bool show_progress, progress_shown;
 	uint64_t began_ms;
 	unsigned paths;
@@ -179,26 +180,41 @@ static void print_line(const char *line)
 	putchar('\n');
 }
 
+// Of the directory that the finding is about, or of the file by the directory that has it; "" if it cannot be told.
+static void find_path(struct fsck *fsck, const struct check_finding *f, char *path, size_t path_bytes)
+{
+	bool directory = f->place == PLACE_NAME || f->kind == CHECK_ENTRIES || f->kind == CHECK_LINKS ||
+			 f->kind == CHECK_PARENT;
+	object_t at = directory ? f->object : f->parent;
+	struct lane *lane;
+
+	path[0] = 0;
+	if (!at || fsck->paths == PATHS_MAX || lane_new(fsck->opened, &lane))
+		return;
+	fsck->paths++;
+	log_quiet(1); // that it cannot be told is no news here
+	if (fs_check_path(lane, at, path, path_bytes))
+		path[0] = 0;
+	log_quiet(0);
+	lane_free(lane);
+	if (!directory && path[0]) {
+		size_t length = strlen(path);
+		snprintf(path + length, path_bytes - length, "%s%s", path[1] ? "/" : "", f->name);
+	}
+}
+
 static void finding(void *arg, const struct check_finding *f)
 {
 	struct fsck *fsck = arg;
 	char line[1024], path[2048], whole[sizeof line + sizeof path + 32];
-	bool directory = f->place == PLACE_NAME || f->kind == CHECK_ENTRIES || f->kind == CHECK_LINKS ||
-			 f->kind == CHECK_PARENT;
 
 	if (!f->warning) {
 		fsck->to_lose += check_mend(f) == MEND_LOSES;
 		fsck->to_stay += check_mend(f) == MEND_NOT;
+		fsck->data_damaged += f->kind == CHECK_DATA_CONTENT || f->kind == CHECK_DATA_UNREADABLE;
 	}
 	check_describe(f, line, sizeof line);
-	path[0] = 0;
-	if (directory && fsck->lane && fsck->paths < PATHS_MAX) {
-		fsck->paths++;
-		log_quiet(1); // that it cannot be told is no news here
-		if (fs_check_path(fsck->lane, f->object, path, sizeof path))
-			path[0] = 0;
-		log_quiet(0);
-	}
+	find_path(fsck, f, path, sizeof path);
 	progress_clear(fsck);
 	snprintf(whole, sizeof whole, "%s: %s%s%s%s", f->warning ? "warning" : fsck->repairing ? "then" : "error", line, path[0] ? " (" : "", path,
 		 path[0] ? ")" : "");
@@ -241,13 +257,8 @@ static struct check_config check_config(struct fsck *fsck)
 static int check(struct fsck *fsck, struct store *store, struct fs_mends *mends, struct fs_check_result *ret_result)
 {
 	struct check_config config = check_config(fsck);
-	int r = lane_new(store, &fsck->lane);
-
-	if (r)
-		return r;
-	r = fs_check_noting(store, &config, mends, ret_result);
-	lane_free(fsck->lane);
-	fsck->lane = NULL;
+	fsck->opened = store;
+	int r = fs_check_noting(store, &config, mends, ret_result);
 	progress_clear(fsck);
 	return r;
 }
@@ -284,23 +295,30 @@ static bool wanted(const struct fsck *fsck, const struct fs_check_result *result
 	return fsck->mending != ASK || say_yes(fsck);
 }
 
+struct left {
+	uint64_t findings, pages;
+};
+
 static void count_left(void *arg, const struct check_finding *f)
 {
-	uint64_t *left = arg;
+	struct left *left = arg;
 
-	*left += !f->warning && check_mend(f) == MEND_NOT;
+	if (f->warning || check_mend(f) != MEND_NOT)
+		return;
+	left->findings++;
+	left->pages += f->kind == CHECK_PAGE_LOST ? f->found : 1;
 }
 
 // Of the new tree, before it is in force: nothing but what has to stay.
-static int check_again(struct fsck *fsck, struct store *store, uint64_t *ret_left)
+static int check_again(struct fsck *fsck, struct store *store, struct left *ret_left)
 {
 	struct check_config config = { .quick = true, .report = count_left, .arg = ret_left, .cancelled = &cancelled };
 	struct fs_check_result result;
 	int r;
 
-	*ret_left = 0;
+	*ret_left = (struct left){ 0 };
 	r = fs_check(store, &config, &result);
-	if (!r && result.store.errors != *ret_left) {
+	if (!r && result.store.errors != ret_left->findings) {
 		log_error("%s: the repair has come to no good end", fsck->store.backing_path);
 		return -EUCLEAN;
 	}
@@ -310,7 +328,7 @@ static int check_again(struct fsck *fsck, struct store *store, uint64_t *ret_lef
 static int repair(struct fsck *fsck, struct store *store, struct fs_mends *mends, uint64_t nodes_lost)
 {
 	struct check_config config = check_config(fsck);
-	uint64_t left = 0, stay = fsck->to_stay;
+	struct left left;
 
 	fsck->repairing = true;
 	int r = fs_mend(store, &config, mends);
@@ -323,8 +341,7 @@ static int repair(struct fsck *fsck, struct store *store, struct fs_mends *mends
 	progress_clear(fsck);
 	if (store_put_in_force(store))
 		return EXIT_OPERATIONAL;
-	if (fsck->drop_damaged)
-		stay = left;
+	uint64_t stay = left.pages + (fsck->drop_damaged ? 0 : fsck->data_damaged); // of blocks the quick check knows nothing
 	printf("%s: repaired", fsck->store.backing_path);
 	if (stay)
 		printf("; %llu damaged pages go on to read as errors, until they are overwritten", (unsigned long long)stay);

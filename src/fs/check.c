@@ -39,6 +39,13 @@ struct hidden { // an object that has pages and no inode; or a reference to one
 	uint64_t sub;
 	uint64_t pages, end;
 };
+struct lost_run { // of a file, pages that could not be read
+	object_t object;
+	page_t from, to;
+	uint64_t size;   // of the file
+	object_t parent; // of the first of an object: a directory with an entry of it, 0: none; and the name there
+	char *name;
+};
 struct array {
 	void *data;
 	size_t count, room;
@@ -52,6 +59,7 @@ struct current { // the object whose items pass
 	uint64_t xattrs, entries, stray; // stray: items that need an inode, without one
 	uint32_t flags; // as the names of xattrs want them
 	uint64_t pages, end, misplaced; // end: page behind the last
+	size_t lost; // how many runs were lost before it
 	// Names of the hash that passes, to find one that is there twice.
 	uint64_t hash;
 	size_t chain_bytes;
@@ -65,6 +73,7 @@ struct fs_check {
 	struct fs_mends *mends; // NULL: nobody asks
 	struct current now;
 	struct array objects, dirs, orphans, hidden, references, missing; // missing: objects whose inode is to be made up
+	struct array lost;
 	uint8_t chain[CHAIN_BYTES];
 	char name[NAME_BYTES_MAX + 1];
 };
@@ -301,6 +310,44 @@ static void take_dirent(struct fs_check *c, struct item_key key, const struct di
 
 // ---- pass 1: an object ends --------------------------------------------------------------------------
 
+static page_t size_pages(const struct inode_disk *i)
+{
+	return (i->size >> PAGE_SHIFT) + (i->size % PAGE_BYTES != 0);
+}
+
+// Of pages [from, to), where nothing has passed, those that may have been lost.
+static int take_gap(struct fs_check *c, page_t from, page_t to)
+{
+	const struct inode_disk *i = &c->now.inode;
+	page_t end = size_pages(i) < to ? size_pages(i) : to, lost_end;
+
+	if (!S_ISREG(i->mode) && !(S_ISLNK(i->mode) && c->now.inode_bytes == sizeof *i))
+		return 0;
+	for (; lost_end = end, check_lost_pages(c->store, c->now.object, &from, &lost_end); from = lost_end) {
+		struct lost_run *lost = array_add(&c->lost, sizeof *lost);
+		if (!lost)
+			return -ENOMEM;
+		*lost = (struct lost_run){ .object = c->now.object, .from = from, .to = lost_end, .size = i->size };
+	}
+	return 0;
+}
+
+// They count as pages from now on. If the inode knows of no others than have passed, they were holes.
+static void end_gaps(struct fs_check *c)
+{
+	struct current *now = &c->now;
+	const struct lost_run *lost = c->lost.data;
+	bool counted = S_ISREG(now->inode.mode) && !(now->inode.flags & INODE_PAGES_UNSURE);
+
+	if (counted && now->pages == now->inode.pages && !check_salvaged(c->store))
+		c->lost.count = now->lost;
+	for (size_t i = now->lost; i < c->lost.count; i++) {
+		bool drop = c->mends && c->mends->drop_damaged;
+		mend(c, drop ? MEND_DROP : MEND_POISON, now->object, lost[i].from, lost[i].to);
+		now->pages += drop ? 0 : lost[i].to - lost[i].from;
+	}
+}
+
 static void end_inode(struct fs_check *c)
 {
 	const struct current *now = &c->now;
@@ -345,8 +392,12 @@ static int end_object(struct fs_check *c)
 	bool missing = !now->has_inode && now->xattrs + now->entries;
 
 	if (now->good) {
-		end_inode(c);
-		return 0;
+		int r = take_gap(c, now->end, PAGE_MAX + 1);
+		if (!r)
+			end_gaps(c);
+		if (!r)
+			end_inode(c);
+		return r;
 	}
 	if (missing)
 		report(c, CHECK_INODE_MISSING, now->object, 0, now->xattrs + now->entries);
@@ -360,7 +411,7 @@ static int begin_object(struct fs_check *c, object_t object)
 	if (object == c->now.object)
 		return 0;
 	int r = end_object(c);
-	c->now = (struct current){ .object = object };
+	c->now = (struct current){ .object = object, .lost = c->lost.count };
 	return r;
 }
 
@@ -426,6 +477,10 @@ static int take_pages(void *arg, object_t object, page_t first, unsigned count, 
 
 	if (r)
 		return r;
+	if (now->good)
+		r = take_gap(c, now->end, first);
+	if (r)
+		return r;
 	now->pages += count;
 	now->end = first + count;
 	if (!now->has_inode)
@@ -436,7 +491,7 @@ static int take_pages(void *arg, object_t object, page_t first, unsigned count, 
 		now->misplaced += count;
 		return 0;
 	}
-	pages = (now->inode.size >> PAGE_SHIFT) + (now->inode.size % PAGE_BYTES != 0);
+	pages = size_pages(&now->inode);
 	if (first + count > pages) {
 		report_page(c, CHECK_PAGES_PAST_END, object, first > pages ? first : pages, pages, first + count);
 		mend(c, MEND_DROP, object, pages, first + count);
@@ -497,6 +552,26 @@ static bool is_missing(const struct fs_check *c, object_t object)
 	return low < c->hidden.count && h[low].object == object;
 }
 
+// Whoever has lost something is told by its name.
+static int name_lost(struct fs_check *c, struct item_key key, const struct dirent_disk *e)
+{
+	struct lost_run *lost = c->lost.data;
+	size_t low = 0, high = c->lost.count;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if (lost[middle].object < e->object)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == c->lost.count || lost[low].object != e->object || lost[low].name)
+		return 0;
+	lost[low].name = strndup((const char *)e->name, e->name_bytes);
+	lost[low].parent = key.object;
+	return lost[low].name ? 0 : -ENOMEM;
+}
+
 static int take_entry(void *arg, struct item_key key, const void *value, size_t bytes)
 {
 	struct fs_check *c = arg;
@@ -521,6 +596,8 @@ static int take_entry(void *arg, struct item_key key, const void *value, size_t 
 	o->names++;
 	if (!type_of(o))
 		return 0;
+	if (name_lost(c, key, e))
+		return -ENOMEM;
 	if (type_of(o) != e->type) {
 		report_name(c, CHECK_ENTRY_TYPE, key.object, e->name, e->name_bytes, type_of(o), e->type);
 		mend_key(c, MEND_TYPE, key, type_of(o));
@@ -690,10 +767,37 @@ static void check_hidden(struct fs_check *c)
 		leaked(c, &h[next]);
 }
 
+static void report_lost(struct fs_check *c)
+{
+	struct lost_run *lost = c->lost.data;
+	const struct lost_run *named = lost;
+
+	for (size_t i = 0; i < c->lost.count; i++) {
+		struct check_finding f = { .kind = CHECK_BYTES_LOST, .object = lost[i].object, .expected = lost[i].from << PAGE_SHIFT };
+		uint64_t end = lost[i].to << PAGE_SHIFT;
+		if (lost[i].object != named->object)
+			named = &lost[i];
+		f.found = (end < lost[i].size ? end : lost[i].size) - 1;
+		f.name = named->name;
+		f.parent = named->parent;
+		check_report(&c->config, c->result, &f);
+	}
+}
+
+static void free_lost(struct array *lost)
+{
+	const struct lost_run *run = lost->data;
+	for (size_t i = 0; i < lost->count; i++)
+		free(run[i].name);
+	free(lost->data);
+}
+
 // What the store finds of pages that read as errors.
 static void note_damage(struct fs_check *c, const struct check_finding *f)
 {
-	if (!c->mends->drop_damaged || f->object == OBJECT_STORE || check_mend(f) != MEND_NOT)
+	if (!c->mends->drop_damaged || c->mends->damage_noted || f->kind >= CHECK_ROOT_MISSING)
+		return;
+	if (f->object == OBJECT_STORE || check_mend(f) != MEND_NOT)
 		return;
 	page_t page = f->place == PLACE_FRAME ? f->page : f->at;
 	mend(c, MEND_DROP, f->object, page, page + (f->kind == CHECK_PAGE_LOST ? f->found : 1));
@@ -752,6 +856,7 @@ int fs_check_noting(struct store *store, const struct check_config *config, stru
 	if (!r) {
 		check_objects(c, ret_result);
 		check_hidden(c);
+		report_lost(c);
 	}
 	free(c->objects.data);
 	free(c->dirs.data);
@@ -759,6 +864,7 @@ int fs_check_noting(struct store *store, const struct check_config *config, stru
 	free(c->hidden.data);
 	free(c->references.data);
 	free(c->missing.data);
+	free_lost(&c->lost);
 	free(c);
 	return r || !mends || !mends->failed ? r : -ENOMEM;
 }

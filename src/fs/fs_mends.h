@@ -21,6 +21,7 @@ enum mend_kind {
 	MEND_UNHOLD,      // entries of it go from the directory `value`
 	MEND_DROP,        // pages [value, more)
 	MEND_DROP_OBJECT,
+	MEND_POISON,      // pages [value, more), of which there is nothing
 	MEND_TAIL         // of page `value`, zero from byte `more` on
 };
 
@@ -34,7 +35,8 @@ struct mend {
 struct fs_mends {
 	struct mend *mend;
 	size_t count, room;
-	bool drop_damaged, failed; // failed: no memory for one
+	bool drop_damaged, damage_noted; // noted: pages that a check has found damaged, once
+	bool failed; // no memory for one
 };
 
 void mends_add(struct fs_mends *mends, const struct mend *mend);

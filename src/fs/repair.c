@@ -368,6 +368,8 @@ static int make(struct repair *p, const struct mend *m)
 		return mend_drop(p->store, m->object, m->value, m->more);
 	case MEND_DROP_OBJECT:
 		return mend_drop_object(p->store, m->object);
+	case MEND_POISON:
+		return mend_poison(p->store, m->object, m->value, m->more);
 	case MEND_TAIL:
 		return mend_tail(p->store, m->object, m->value, (unsigned)m->more);
 	default:
@@ -397,7 +399,7 @@ static void report_later(void *arg, const struct check_finding *f)
 {
 	const struct check_config *caller = arg;
 
-	if (f->kind >= CHECK_ROOT_MISSING && check_mend(f) == MEND_LOSES && caller->report)
+	if (f->kind >= CHECK_ROOT_MISSING && check_mend(f) != MEND_SAFE && caller->report)
 		caller->report(caller->arg, f);
 }
 
@@ -408,7 +410,7 @@ int fs_mend(struct store *store, const struct check_config *config, struct fs_me
 	bool reformed;
 	int r = 0;
 
-	mends->drop_damaged = false; // noted by the first check
+	mends->damage_noted = true;
 	for (unsigned round = 0; !r && mends->count; round++) {
 		if (round == ROUNDS_MAX)
 			return -EUCLEAN;

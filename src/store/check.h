@@ -46,6 +46,7 @@ enum check_kind {
 	CHECK_SPACE_COUNT,     // free blocks: counted, and as the superblock has it
 	// file system: place is the name or the page, or nothing
 	CHECK_ROOT_MISSING,
+	CHECK_BYTES_LOST,      // of a file, in a part of the tree that cannot be read; from, to; its name and where that is
 	CHECK_INODE_MALFORMED,
 	CHECK_INODE_MISSING,   // items of an object without one; found: items
 	CHECK_DIRENT_MALFORMED,
@@ -86,6 +87,7 @@ struct check_finding {
 	uint64_t at;      // block, frame, page; key: what comes after the object
 	page_t page;      // PLACE_FRAME: of the object
 	const char *name; // PLACE_NAME; good during the call
+	object_t parent;  // CHECK_BYTES_LOST: the directory that has the name; 0: none has
 	uint64_t expected, found;
 };
 
@@ -131,6 +133,11 @@ struct check_config {
 // The store must be open read-only, no operation running. 0 whatever was found; -ECANCELED, -ENOMEM,
 // or what the visitor returned.
 int store_check(struct store *store, const struct check_config *config, struct check_result *ret_result);
+// After it, or from a visitor for pages that have passed: the first part of [*from, *to) where pages of the object may have
+// been that could not be read, and nothing newer is known to have removed them. False: there is none.
+bool check_lost_pages(const struct store *store, object_t object, page_t *from, page_t *to);
+// Was anything of the tier damaged, so that items may be older than the pages?
+bool check_salvaged(const struct store *store);
 // The items alone (visitor.item), nothing reported: parts that cannot be read are passed over.
 int check_each_item(struct store *store, const struct check_config *config);
 // ---- repair --------------------------------------------------------------------------------------
@@ -141,6 +148,8 @@ int mend_item(struct store *store, struct item_key key, const void *value, size_
 int mend_drop(struct store *store, object_t object, page_t from, page_t to); // pages
 int mend_drop_object(struct store *store, object_t object);
 int mend_tail(struct store *store, object_t object, page_t page, unsigned bytes); // zeroes from there on
+// Pages of which there is nothing, so that they read as errors. -ENOSPC (reported).
+int mend_poison(struct store *store, object_t object, page_t from, page_t to);
 
 // Writes all that a check passes now to a new tree, and new bitmaps; nothing in force is touched. From
 // then on the store is that tree alone, to be checked once more. No lane is there. nodes_lost: of the check that

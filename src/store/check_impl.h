@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Within the check alone: check.c (order of things, superblocks, tier), check_tree.c (one pass over the
-// tree, merged with what is in the tier), check_used.c (which blocks are used), check_text.c (words), rebuild.c (the repair).
+// tree, merged with what is in the tier), check_used.c (which blocks are used), check_lost.c (what could not
+// be read), check_text.c (words), rebuild.c (the repair).
 #ifndef STORE_CHECK_IMPL_H
 #define STORE_CHECK_IMPL_H
 
@@ -27,6 +28,13 @@ int used_mark(struct used *u, block_t block);
 void used_bits(const struct used *u, uint64_t group, uint64_t ret_bits[SPACE_GROUP_BLOCKS / 64]);
 bool used_has(const struct used *u, block_t block); // of a group without any, fixed ones neither
 void used_fini(struct used *u);
+
+// ---- what could not be read (check_lost.c) -----------------------------------------------------------
+
+// At the begin of a pass; then in order of keys.
+int lost_begin(struct store *s);
+int lost_add(struct store *s, struct item_key from, struct item_key limit);
+bool lost_has(const struct store *s, object_t object, page_t page);
 
 // ---- where a repair takes it all from -------------------------------------------------------------
 

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum shown { SHOW_NOTHING, SHOW_BOTH, SHOW_SUMS, SHOW_FOUND, SHOW_ERROR, SHOW_BLOCK_ERROR, SHOW_PAIR, SHOW_KEY };
+enum shown { SHOW_NOTHING, SHOW_BOTH, SHOW_SUMS, SHOW_FOUND, SHOW_ERROR, SHOW_BLOCK_ERROR, SHOW_PAIR, SHOW_RANGE, SHOW_KEY };
 
 static const struct {
 	const char *text;
@@ -33,7 +33,7 @@ static const struct {
 	[CHECK_EXTENT_MALFORMED] = { "extent is malformed", SHOW_NOTHING },
 	[CHECK_EXTENT_BIRTH] = { "extent is younger than the tree", SHOW_BOTH },
 	[CHECK_EXTENT_OVERLAP] = { "extents overlap, first page", SHOW_BOTH },
-	[CHECK_PAGE_LOST] = { "content was lost in the tier and reads as an error, pages", SHOW_FOUND },
+	[CHECK_PAGE_LOST] = { "content was lost and reads as an error, pages", SHOW_FOUND },
 	[CHECK_DATA_UNREADABLE] = { "data cannot be read from block", SHOW_BLOCK_ERROR },
 	[CHECK_DATA_CONTENT] = { "data does not match its checksum", SHOW_SUMS },
 	[CHECK_BLOCK_RANGE] = { "used, but not a block for nodes or data; blocks", SHOW_FOUND },
@@ -43,6 +43,7 @@ static const struct {
 	[CHECK_BLOCK_UNKNOWN] = { "first of those that only a damaged part of the tree can be using; blocks", SHOW_FOUND },
 	[CHECK_SPACE_DAMAGED] = { "a bitmap of free space is damaged", SHOW_ERROR },
 	[CHECK_SPACE_COUNT] = { "free blocks, counted and noted", SHOW_BOTH },
+	[CHECK_BYTES_LOST] = { "content was in a part of the tree that cannot be read, bytes", SHOW_RANGE },
 	[CHECK_ROOT_MISSING] = { "there is no root directory", SHOW_NOTHING },
 	[CHECK_INODE_MALFORMED] = { "inode is malformed", SHOW_NOTHING },
 	[CHECK_INODE_MISSING] = { "there is no inode, but names or attributes", SHOW_FOUND },
@@ -105,6 +106,7 @@ enum check_mend check_mend(const struct check_finding *f)
 	case CHECK_PAGE_LOST:
 	case CHECK_DATA_UNREADABLE:
 	case CHECK_DATA_CONTENT:
+	case CHECK_BYTES_LOST:
 		return MEND_NOT;
 	default:
 		return MEND_LOSES;
@@ -158,6 +160,9 @@ void check_describe(const struct check_finding *f, char *line, size_t bytes)
 		break;
 	case SHOW_PAIR:
 		snprintf(line + at, bytes - at, "%s: %llu, %llu", text, expected, found);
+		break;
+	case SHOW_RANGE:
+		snprintf(line + at, bytes - at, "%s: %llu to %llu", text, expected, found);
 		break;
 	case SHOW_KEY:
 		snprintf(line + at, bytes - at, "%s: %llu, %016llx", text, expected, found);

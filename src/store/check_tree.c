@@ -53,6 +53,9 @@ struct sweep {
 	size_t items, next_item;
 	frame_t *frame; // indexed ones of pages, by key
 	size_t frames, next_frame;
+	size_t next_poisoned; // of what was mended so
+	page_t poisoned_page; // of it, to be next; 0: its first
+	struct check_finding pages_lost; // a run of them, not reported yet; found 0: none
 	struct data_run run[RUNS], *spare, *done;
 };
 
@@ -251,6 +254,14 @@ static int emit_extent(struct sweep *w, object_t object, page_t first, const str
 	return e->flags == EXTENT_UNWRITTEN ? 0 : emit_pages(w, object, first + at, count, ret_tag);
 }
 
+// A clean copy of what cannot be read any more is all that there is of it.
+static bool is_only_copy(const struct sweep *w, frame_t f)
+{
+	const struct frame *fr = &w->s->tier->frame[f];
+	return lost_has(w->s, fr->object, fr->page) && !(frame_state(fr) & FRAME_POISONED) &&
+	       checksum_page(w->s->seed, fr->object, fr->page, tier_frame_data(w->s->tier, f)) == fr->sum;
+}
+
 // A frame of a page; sum: of its block in the tree, NULL: there is none.
 static int emit_frame(struct sweep *w, frame_t f, const uint64_t *sum)
 {
@@ -260,7 +271,7 @@ static int emit_frame(struct sweep *w, frame_t f, const uint64_t *sum)
 
 	if (fr->lsn < drops_newest(&w->s->drops, fr->object, fr->page, LSN_MAX))
 		return 0;
-	if (state & FRAME_DIRTY) {
+	if (state & FRAME_DIRTY || (!sum && is_only_copy(w, f))) {
 		if (!key_good(w, item_key(fr->object, ITEM_EXTENT, fr->page), atomic_load(&w->s->lsn)))
 			return 0;
 		if (w->sink)
@@ -283,30 +294,42 @@ static struct item_key frame_key(const struct sweep *w, size_t i)
 	return item_key(fr->object, ITEM_EXTENT, fr->page);
 }
 
-// All that the tier has below that key.
+static int emit_overlay(struct sweep *w, const struct item *i)
+{
+	if (i->deleted || !key_good(w, i->key, atomic_load(&w->s->lsn)))
+		return 0;
+	return emit_item(w, i->key, i->value, i->bytes);
+}
+
+static struct item_key poisoned_key(const struct sweep *w)
+{
+	const struct poisoned *p = &w->s->poisoned.range[w->next_poisoned];
+	return item_key(p->object, ITEM_EXTENT, w->poisoned_page ? w->poisoned_page : p->from);
+}
+
+static int emit_poisoned(struct sweep *w);
+
+// All that the tier and mends have below that key.
 static int emit_below(struct sweep *w, struct item_key key)
 {
-	for (;;) {
-		const struct item *i = w->next_item < w->items ? w->item[w->next_item] : NULL;
-		bool have_frame = w->next_frame < w->frames;
-		struct item_key at = have_frame ? frame_key(w, w->next_frame) : ITEM_KEY_MAX;
-		bool item_first = i && (!have_frame || item_key_compare(i->key, at) < 0);
-		int r = 0;
+	int r = 0;
+	while (!r) {
+		struct item_key item = w->next_item < w->items ? w->item[w->next_item]->key : ITEM_KEY_MAX;
+		struct item_key frame = w->next_frame < w->frames ? frame_key(w, w->next_frame) : ITEM_KEY_MAX;
+		struct item_key poisoned = w->next_poisoned < w->s->poisoned.count ? poisoned_key(w) : ITEM_KEY_MAX;
+		struct item_key least = item_key_compare(frame, poisoned) < 0 ? frame : poisoned;
 
-		if (item_first)
-			at = i->key;
-		if ((!i && !have_frame) || item_key_compare(at, key) >= 0)
-			return 0;
-		if (!item_first) {
+		least = item_key_compare(item, least) < 0 ? item : least;
+		if (item_key_compare(least, key) >= 0)
+			break;
+		if (item_key_equal(least, item))
+			r = emit_overlay(w, w->item[w->next_item++]);
+		else if (item_key_equal(least, poisoned))
+			r = emit_poisoned(w);
+		else
 			r = emit_frame(w, w->frame[w->next_frame++], NULL);
-		} else {
-			w->next_item++;
-			if (!i->deleted && key_good(w, i->key, atomic_load(&w->s->lsn)))
-				r = emit_item(w, i->key, i->value, i->bytes);
-		}
-		if (r)
-			return r;
 	}
+	return r;
 }
 
 // ---- items of the tree ---------------------------------------------------------------------------------
@@ -346,11 +369,37 @@ static int pass_frames(struct sweep *w, object_t object, page_t first, const str
 	return r;
 }
 
-static void check_extent(struct sweep *w, const struct node_disk *leaf, object_t object, page_t first,
+static void pages_lost_end(struct sweep *w)
+{
+	if (w->pages_lost.found)
+		report(w, &w->pages_lost);
+	w->pages_lost.found = 0;
+}
+
+static void pages_lost_add(struct sweep *w, object_t object, page_t first, unsigned pages)
+{
+	struct check_finding *f = &w->pages_lost;
+	if (f->object != object || f->at + f->found != first)
+		pages_lost_end(w);
+	if (!f->found)
+		*f = (struct check_finding){ .kind = CHECK_PAGE_LOST, .object = object, .place = PLACE_PAGE, .at = first };
+	f->found += pages;
+}
+
+// Of an extent that cannot be believed: what it may have had.
+static int lose_extent(struct sweep *w, struct item_key key)
+{
+	if (!w->verify)
+		return 0;
+	return lost_add(w->s, key, item_key(key.object, ITEM_EXTENT, item_key_rest(key) + EXTENT_PAGES_MAX));
+}
+
+static int check_extent(struct sweep *w, const struct node_disk *leaf, object_t object, page_t first,
 			 const struct extent_disk *e)
 {
 	struct check_finding f = { .object = object, .place = PLACE_PAGE, .at = first };
 	lsn_t cut = w->s->super.cut < leaf->birth ? w->s->super.cut : leaf->birth;
+	int r = 0;
 
 	if (e->birth > cut) {
 		f.kind = CHECK_EXTENT_BIRTH;
@@ -363,15 +412,14 @@ static void check_extent(struct sweep *w, const struct node_disk *leaf, object_t
 		f.expected = w->extent_end;
 		f.found = first;
 		report(w, &f);
+		r = lose_extent(w, item_key(object, ITEM_EXTENT, first));
 	}
 	if (object != w->extent_object || first + e->pages > w->extent_end)
 		w->extent_end = first + e->pages;
 	w->extent_object = object;
-	if (e->flags == EXTENT_POISONED) {
-		f.kind = CHECK_PAGE_LOST;
-		f.found = e->pages;
-		report(w, &f);
-	}
+	if (e->flags == EXTENT_POISONED)
+		pages_lost_add(w, object, first, e->pages);
+	return r;
 }
 
 // The pages of an extent as they are now, in order: its own, and the tier's in their place.
@@ -392,6 +440,25 @@ static int emit_merged(struct sweep *w, object_t object, page_t first, const str
 	return r;
 }
 
+// The next of the range, as an extent of them would pass; at most as many as one has.
+static int emit_poisoned(struct sweep *w)
+{
+	const struct poisoned *p = &w->s->poisoned.range[w->next_poisoned];
+	page_t first = item_key_rest(poisoned_key(w)), left = p->to - first;
+	struct extent_disk e = { .birth = p->lsn, .pages = left < EXTENT_PAGES_MAX ? (uint32_t)left : EXTENT_PAGES_MAX,
+				 .flags = EXTENT_POISONED };
+	frame_t dirty[EXTENT_PAGES_MAX];
+	uint64_t live = live_pages(w, p->object, first, &e), tag = 0;
+
+	w->poisoned_page = first + e.pages;
+	if (w->poisoned_page == p->to) {
+		w->next_poisoned++;
+		w->poisoned_page = 0;
+	}
+	int r = pass_frames(w, p->object, first, &e, &live, dirty);
+	return r ? r : emit_merged(w, p->object, first, &e, live, dirty, &tag);
+}
+
 static int pass_extent(struct sweep *w, const struct node_disk *leaf, const struct node_item *item, bool known)
 {
 	const struct extent_disk *e = item->value;
@@ -403,11 +470,12 @@ static int pass_extent(struct sweep *w, const struct node_disk *leaf, const stru
 	if (!extent_valid(item, w->s->super.blocks)) {
 		report(w, &(struct check_finding){ .kind = CHECK_EXTENT_MALFORMED, .object = object, .place = PLACE_PAGE,
 						   .at = first });
-		return 0;
+		return lose_extent(w, item->key);
 	}
 	uint64_t live = live_pages(w, object, first, e);
-	check_extent(w, leaf, object, first, e);
-	int r = w->verify && e->flags == 0 ? mark(w, e->block, e->pages, object) : 0;
+	int r = check_extent(w, leaf, object, first, e);
+	if (!r && w->verify && e->flags == 0)
+		r = mark(w, e->block, e->pages, object);
 	if (r < 0)
 		return r;
 	if (!known)
@@ -452,7 +520,7 @@ struct expect { // what the parent says of a node
 	struct item_key from, limit;
 };
 
-static bool node_found_good(struct sweep *w, const struct expect *x, const struct node_disk *n, int error)
+static bool node_is_good(struct sweep *w, const struct expect *x, const struct node_disk *n, int error)
 {
 	struct check_finding f = { .object = OBJECT_STORE, .place = PLACE_BLOCK, .at = x->ref.block };
 
@@ -476,10 +544,15 @@ static bool node_found_good(struct sweep *w, const struct expect *x, const struc
 		return true;
 	}
 	report(w, &f);
+	return false;
+}
+
+static int lose_node(struct sweep *w, const struct expect *x)
+{
 	report(w, &(struct check_finding){ .kind = CHECK_RANGE_LOST, .object = x->from.object, .place = PLACE_KEY,
 					   .at = x->from.sub, .expected = x->limit.object, .found = x->limit.sub });
 	w->check->result->nodes_lost += hash_mix(x->ref.block, x->ref.birth);
-	return false;
+	return w->verify ? lost_add(w->s, x->from, x->limit) : 0;
 }
 
 // A cached copy is only ever a copy.
@@ -509,8 +582,8 @@ static int pass_node(struct sweep *w, const struct expect *x, const struct node_
 		w->check->result->nodes++;
 		check_progress(w->check, "tree and data", 1);
 	}
-	if (!node_found_good(w, x, n, error))
-		return 0;
+	if (!node_is_good(w, x, n, error))
+		return lose_node(w, x);
 	if (w->verify)
 		check_cached(w, x->ref);
 	if (n->level > 0)
@@ -597,10 +670,19 @@ static int frame_order(const void *a, const void *b, void *arg)
 	return x->page < y->page ? -1 : x->page > y->page;
 }
 
+static int poisoned_order(const void *a, const void *b)
+{
+	const struct poisoned *x = a, *y = b;
+	if (x->object != y->object)
+		return x->object < y->object ? -1 : 1;
+	return x->from < y->from ? -1 : x->from > y->from;
+}
+
 static int collect(struct sweep *w)
 {
 	struct tier *t = w->s->tier;
 
+	w->next_poisoned = w->s->poisoned.count;
 	w->item = malloc((atomic_load(&w->s->overlay.items) + 1) * sizeof *w->item);
 	if (!w->item)
 		return -ENOMEM;
@@ -615,6 +697,9 @@ static int collect(struct sweep *w)
 		if (frame_place(frame_state(&t->frame[f])) == FRAME_INDEXED && t->frame[f].object != OBJECT_STORE)
 			w->frame[w->frames++] = f;
 	qsort_r(w->frame, w->frames, sizeof *w->frame, frame_order, t->frame);
+	if (w->next_poisoned)
+		qsort(w->s->poisoned.range, w->s->poisoned.count, sizeof *w->s->poisoned.range, poisoned_order);
+	w->next_poisoned = 0;
 	return 0;
 }
 
@@ -623,6 +708,8 @@ static int sweep(struct sweep *w)
 	int r = ioq_new(w->s->backing, BATCH, &w->nodes);
 	if (!r)
 		r = ioq_new(w->s->backing, RUNS, &w->data);
+	if (!r && w->verify)
+		r = lost_begin(w->s);
 	if (!r)
 		r = collect(w);
 	for (unsigned i = 0; i < RUNS; i++) {
@@ -633,6 +720,7 @@ static int sweep(struct sweep *w)
 		r = pass_root(w);
 	if (!r)
 		r = emit_below(w, ITEM_KEY_MAX);
+	pages_lost_end(w);
 	if (w->data)
 		ioq_wait_all(w->data);
 	return r ? r : reap(w);

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "check.h"
+#include "log.h"
+#include "node.h"
 #include "store_impl.h"
 
 int mend_item(struct store *s, struct item_key key, const void *value, size_t bytes, bool deleted)
@@ -38,6 +40,24 @@ int mend_drop(struct store *s, object_t object, page_t from, page_t to)
 int mend_drop_object(struct store *s, object_t object)
 {
 	return put_drop(s, object, 0, UINT64_MAX, true);
+}
+
+#define EXTENTS_PER_LEAF (NODE_BODY_BYTES / LEAF_ITEM_BYTES(sizeof(struct extent_disk)))
+
+int mend_poison(struct store *s, object_t object, page_t from, page_t to)
+{
+	struct poisoned *more = realloc(s->poisoned.range, (s->poisoned.count + 1) * sizeof *more);
+	if (!more)
+		return -ENOMEM;
+	s->poisoned.range = more;
+	s->poisoned.extents += (to - from) / EXTENT_PAGES_MAX + 1;
+	if (s->poisoned.extents / EXTENTS_PER_LEAF > space_free_blocks(s->space) / 4) { // a sparse file of any size
+		log_error("%s: of object %llu %llu pages may be lost, and to write down that they read as errors takes too much space: "
+			  "--drop-damaged makes holes of them", s->backing->path, (unsigned long long)object, (unsigned long long)(to - from));
+		return -ENOSPC;
+	}
+	more[s->poisoned.count++] = (struct poisoned){ object, from, to, atomic_fetch_add(&s->lsn, 1) };
+	return 0;
 }
 
 int mend_tail(struct store *s, object_t object, page_t page, unsigned bytes)

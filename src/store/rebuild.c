@@ -212,6 +212,7 @@ static int forget_tier(struct store *s)
 	store_forget(s);
 	s->salvages = 0;
 	s->tails.count = 0;
+	s->poisoned.count = 0;
 	return overlay_init(&s->overlay, t->geometry.item_ring_bytes);
 }
 

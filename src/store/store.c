@@ -71,6 +71,9 @@ static void store_free(struct store *s)
 		media_close(s->media);
 	free(s->slice);
 	free(s->tails.tail);
+	free(s->poisoned.range);
+	free(s->lost.range);
+	free(s->lost.drop);
 	free(s->salvage);
 	free(s->bad);
 	free(s->lock);

@@ -163,6 +163,23 @@ struct store {
 		} *tail;
 		size_t count;
 	} tails;
+	struct { // mend_poison(): pages that are to read as errors, as extents under what the tier has
+		struct poisoned {
+			object_t object;
+			page_t from, to;
+			lsn_t lsn;
+		} *range;
+		size_t count;
+		uint64_t extents; // that it takes to write them down
+	} poisoned;
+	struct { // by the last pass of a check: keys that it could not read, in order; DROPs by object and page
+		struct key_range {
+			struct item_key from, limit;
+		} *range;
+		size_t count;
+		struct fold_drop *drop;
+		size_t drops;
+	} lost;
 	struct check_finding *salvage; // noted by recovery
 	size_t salvages;
 	char super_inferior;     // the copy that is to be made equal before anything else is written; 0: none

@@ -148,3 +148,49 @@ rm -rf "$MNT/many" # which is not there if the leaf had the directory itself
 echo more >"$MNT/more"
 unmount_fs
 pair 0
+
+step "leaves with the extents of a file: what they had is told by its path and reads as an error, not as zeroes"
+mount_fs
+mkdir "$MNT/dir"
+long() { python3 -c 'import sys
+for i in range(2048): sys.stdout.buffer.write(b"PAGE%012d" % i * 256)'; }
+long >"$MNT/dir/long"
+unmount_fs
+rm "$TIER" # and its copies of pages
+truncate -s 32M "$TIER"
+mount_fs
+unmount_fs
+python3 - "$BACKING" <<'END'
+import sys
+with open(sys.argv[1], "r+b") as f:
+    data = f.read()
+    leaves = [at for at in range(0, len(data), 4096) if data[at : at + 6] == b"VMND\0\0" and 4 < data[at + 6] < 12
+              and data[at + 7] == 0 and sum(map(bool, data[at : at + 4096])) > 2500] # few entries, and full: extents
+    for at in leaves[::2]:
+        f.seek(at + 100)
+        f.write(bytes([data[at + 100] ^ 1]))
+END
+pair 4
+prints '^error: object [0-9]+: content was in a part of the tree that cannot be read, bytes: [0-9]+ to [0-9]+ \(/dir/long\)$'
+repair 5 -y
+prints ': repaired; [0-9]+ damaged pages'
+pair 4
+mount_fs
+long | python3 -c 'import errno, os, sys
+fd, lost = os.open(sys.argv[1], os.O_RDONLY), 0
+for i in range(2048):
+    expected = sys.stdin.buffer.read(4096)
+    try:
+        if os.pread(fd, 4096, i * 4096) != expected:
+            sys.exit("page %d is other data" % i)
+    except OSError as e:
+        if e.errno not in (errno.EIO, errno.EUCLEAN):
+            sys.exit("page %d: %s" % (i, e))
+        lost += 1
+if not 0 < lost < 2048:
+    sys.exit("%d pages are lost" % lost)' "$MNT/dir/long" || fail "a lost page should read as an error"
+long >"$MNT/dir/long" # from the start
+long | cmp - "$MNT/dir/long" || fail "what is written over should be as new"
+unmount_fs
+repair 1 -y --drop-damaged
+pair 0

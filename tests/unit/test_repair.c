@@ -31,6 +31,7 @@ static int open_for(bool repair, struct store **ret_store)
 static int writes_left = -1; // until the power is cut; negative: it is not
 static int reads_left = -1;  // of the rebuild, until one fails; likewise
 static bool rebuilding, reads_go_on; // after the one
+static bool dropping; // the last repair
 
 static int count_reads(void)
 {
@@ -75,6 +76,7 @@ static int run_repair(bool drop_damaged)
 		return r;
 	s->backing->hook = &hook;
 	founds = stay = 0;
+	dropping = drop_damaged;
 	assert_int_equal(fs_mends_new(drop_damaged, &mends), 0);
 	r = fs_check_noting(s, &check, mends, &result);
 	bool wanted = !r && result.store.errors > (drop_damaged ? 0 : stay);
@@ -138,20 +140,27 @@ static void assert_works(const char *name)
 struct seen { // an item, or a page under the key of an extent
 	struct item_key key;
 	uint64_t hash;
+	uint64_t size; // of a file
+};
+struct pages { // that are no holes
+	object_t object;
+	page_t from, to;
 };
 struct view {
 	struct seen *seen;
 	size_t count, room;
+	struct pages *pages;
+	size_t page_runs;
 };
 
-static void view_add(struct view *v, struct item_key key, uint64_t hash)
+static void view_add(struct view *v, struct item_key key, uint64_t hash, uint64_t size)
 {
 	if (v->count == v->room) {
 		v->room = v->room ? 2 * v->room : 1024;
 		v->seen = realloc(v->seen, v->room * sizeof *v->seen);
 		assert_non_null(v->seen);
 	}
-	v->seen[v->count++] = (struct seen){ key, hash };
+	v->seen[v->count++] = (struct seen){ key, hash, size };
 }
 
 // Of an inode what is not counted.
@@ -162,16 +171,25 @@ static int view_item(void *arg, struct item_key key, const void *value, size_t b
 		return 0;
 	if (item_key_type(key) == ITEM_INODE && bytes >= sizeof *i) {
 		const uint64_t kept[] = { i->mode, i->uid, i->gid, i->size, (uint64_t)i->mtime.sec, i->rdev };
-		view_add(arg, key, hash_bytes(kept, sizeof kept) ^ hash_bytes(i + 1, bytes - sizeof *i));
+		view_add(arg, key, hash_bytes(kept, sizeof kept) ^ hash_bytes(i + 1, bytes - sizeof *i), i->size);
 	} else {
-		view_add(arg, key, hash_bytes(value, bytes));
+		view_add(arg, key, hash_bytes(value, bytes), 0);
 	}
+	return 0;
+}
+
+static int view_pages(void *arg, object_t object, page_t first, unsigned count, uint64_t *ret_tag)
+{
+	struct view *v = arg;
+	v->pages = realloc(v->pages, (v->page_runs + 1) * sizeof *v->pages);
+	assert_non_null(v->pages);
+	v->pages[v->page_runs++] = (struct pages){ object, first, first + count };
 	return 0;
 }
 
 static int view_page(void *arg, object_t object, page_t page, const void *data, uint64_t tag)
 {
-	view_add(arg, item_key(object, ITEM_EXTENT, page), hash_bytes(data, PAGE_BYTES));
+	view_add(arg, item_key(object, ITEM_EXTENT, page), hash_bytes(data, PAGE_BYTES), 0);
 	return 0;
 }
 
@@ -183,7 +201,7 @@ static int seen_order(const void *a, const void *b)
 
 static struct view view_now(void)
 {
-	static const struct check_visitor visitor = { view_item, NULL, view_page };
+	static const struct check_visitor visitor = { view_item, view_pages, view_page };
 	struct view v = { 0 };
 	struct check_config check = { .visitor = &visitor, .visitor_arg = &v };
 	struct check_result nothing;
@@ -212,18 +230,46 @@ static bool told(struct item_key key)
 	return founds == FINDINGS_MAX;
 }
 
+static const struct seen *seen_at(const struct view *v, struct item_key key)
+{
+	const struct seen wanted = { .key = key };
+	return bsearch(&wanted, v->seen, v->count, sizeof wanted, seen_order);
+}
+
+// Does it read as zeroes now?
+static bool is_hole(const struct view *v, struct item_key key)
+{
+	const struct seen *inode = seen_at(v, item_key(key.object, ITEM_INODE, 0));
+	page_t page = item_key_rest(key);
+	if (item_key_type(key) != ITEM_EXTENT || !inode || inode->size <= page << PAGE_SHIFT)
+		return false;
+	for (size_t i = 0; i < v->page_runs; i++)
+		if (v->pages[i].object == key.object && page >= v->pages[i].from && page < v->pages[i].to)
+			return false;
+	return true;
+}
+
+static void view_free(struct view *v)
+{
+	free(v->seen);
+	free(v->pages);
+}
+
 // `founds` are those of the repair.
 static void assert_kept(const char *name, const struct view *before)
 {
 	struct view now = view_now();
 	for (size_t i = 0; i < before->count; i++) {
 		const struct seen *b = &before->seen[i];
-		const struct seen *a = bsearch(b, now.seen, now.count, sizeof *a, seen_order);
+		const struct seen *a = seen_at(&now, b->key);
+		if (!a && !dropping && is_hole(&now, b->key))
+			fail_msg("%s: object %llu, page %llu reads as zeroes", name, (unsigned long long)b->key.object,
+				 (unsigned long long)item_key_rest(b->key));
 		if ((!a || a->hash != b->hash) && !told(b->key))
 			fail_msg("%s: object %llu, item %016llx is %s, and was not told", name, (unsigned long long)b->key.object,
 				 (unsigned long long)b->key.sub, a ? "changed" : "gone");
 	}
-	free(now.seen);
+	view_free(&now);
 }
 
 // ---- each damage ----------------------------------------------------------------------------------------
@@ -245,7 +291,7 @@ static void test_damaged_images_are_repaired(void **state)
 		struct view before = view_now();
 		damages[i].damage();
 		repair_case(damages[i].name, &before);
-		free(before.seen);
+		view_free(&before);
 		assert_works(damages[i].name);
 	}
 }
@@ -284,6 +330,252 @@ static void test_damaged_pages_are_dropped_if_that_is_wanted(void **state)
 	assert_works("dropped page");
 }
 
+// ---- lost nodes -----------------------------------------------------------------------------------------------
+
+// Two files that fill several leaves, one after the other, behind enough others for nodes above the leaves; and one
+// with holes. Left so and unmounted, with a tier that has no copies; and after overwrites, by a crash.
+#define OTHERS 1300u
+#define LONG_PAGES 1100u
+#define SPARSE_STEP 90u
+static uint8_t *lost_image[2][2]; // unmounted, crash: tier, backing
+static object_t long_file, next_file, sparse_file;
+
+static void lost_images_keep(unsigned dirty)
+{
+	for (int i = 0; i < 2; i++) {
+		lost_image[dirty][i] = aligned_alloc(PAGE_BYTES, i ? BACKING_BYTES : TIER_BYTES);
+		assert_non_null(lost_image[dirty][i]);
+	}
+	images_take(lost_image[dirty][0], lost_image[dirty][1]);
+}
+
+static void write_long(object_t id)
+{
+	for (page_t page = 0; page < LONG_PAGES; page += 100)
+		write_file(id, page * PAGE_BYTES, 100 * PAGE_BYTES);
+}
+
+// Of `next_file` all from there on was truncated and has grown again.
+#define CUT_PAGE 700u
+
+static void lost_images_make(void)
+{
+	struct stat st;
+	char name[80];
+	if (lost_image[0][0])
+		return;
+	images_put(tier_image, backing_image);
+	open_fs();
+	for (unsigned i = 0; i < OTHERS; i++) {
+		snprintf(name, sizeof name, "another name of some length, for more leaves, number %u", i);
+		make(second, name, S_IFREG | 0600, NULL);
+	}
+	long_file = make(OBJECT_ROOT, "long", S_IFREG | 0644, NULL);
+	write_long(long_file);
+	next_file = make(OBJECT_ROOT, "next", S_IFREG | 0644, NULL);
+	write_long(next_file);
+	sparse_file = make(OBJECT_ROOT, "sparse", S_IFREG | 0644, NULL);
+	for (page_t page = 0; page < LONG_PAGES; page += SPARSE_STEP)
+		write_file(sparse_file, page * PAGE_BYTES, PAGE_BYTES);
+	close_fs(false);
+	image_read(backing_path, backing, BACKING_BYTES);
+	memset(tier, 0, TIER_BYTES);
+	image_write(tier_path, tier, TIER_BYTES);
+	open_fs();
+	close_fs(false);
+	lost_images_keep(0);
+	open_fs();
+	for (page_t page = 5; page < LONG_PAGES; page += 50)
+		write_file(long_file, page * PAGE_BYTES, PAGE_BYTES);
+	st.st_size = CUT_PAGE * PAGE_BYTES;
+	assert_int_equal(RUN(fs_setattr(op, fs, next_file, &st, FS_SET_SIZE, &st)), 0);
+	st.st_size = LONG_PAGES * PAGE_BYTES;
+	assert_int_equal(RUN(fs_setattr(op, fs, next_file, &st, FS_SET_SIZE, &st)), 0);
+	write_file(sparse_file, 3 * PAGE_BYTES, PAGE_BYTES);
+	close_fs(true);
+	lost_images_keep(1);
+}
+
+static bool is_dirty(object_t id, page_t page) // in the images of the crash
+{
+	return id == long_file ? page % 50 == 5 : id == sparse_file && page == 3;
+}
+
+static bool is_data(object_t id, page_t page, unsigned dirty)
+{
+	if (id == sparse_file)
+		return page % SPARSE_STEP == 0 || (dirty && page == 3);
+	return !dirty || id == long_file || page < CUT_PAGE;
+}
+
+// The node of that level on the way to the key; its keys are below *ret_limit.
+static struct node_disk *node_of(struct item_key key, unsigned level, struct item_key *ret_limit)
+{
+	struct node_disk *n = root_node();
+	*ret_limit = ITEM_KEY_MAX;
+	while (n->level > level) {
+		unsigned i = node_child_for(n, key);
+		if (i + 1 < node_count(n))
+			*ret_limit = node_key(n, i + 1);
+		n = block_at(node_child(n, i).block);
+	}
+	return n;
+}
+
+static ssize_t read_page(object_t id, page_t page, uint8_t *data)
+{
+	struct iovec iov[OP_PAGES_MAX];
+	struct op *op = op_begin(lane);
+	int count, r;
+	do {
+		r = (int)fs_read(op, fs, id, page * PAGE_BYTES, PAGE_BYTES, false, iov, &count);
+		uint8_t *to = data;
+		for (int i = 0; r > 0 && i < count; i++)
+			to = (uint8_t *)memcpy(to, iov[i].iov_base, iov[i].iov_len) + iov[i].iov_len;
+	} while (op_again(op, &r));
+	op_end(op);
+	return r;
+}
+
+// As write_file() has it, zeroes in holes, an error where it was lost.
+static void assert_page(object_t id, page_t page, unsigned dirty, bool was_lost)
+{
+	uint8_t data[PAGE_BYTES];
+	ssize_t r = read_page(id, page, data);
+	bool kept = !was_lost || (dirty && (is_dirty(id, page) || (id == next_file && page >= CUT_PAGE)));
+
+	if (!kept && !dropping) {
+		if (r != -EIO)
+			fail_msg("object %llu, page %llu is lost and reads as %zd", (unsigned long long)id, (unsigned long long)page, r);
+		return;
+	}
+	if (r != PAGE_BYTES)
+		fail_msg("object %llu, page %llu: %zd", (unsigned long long)id, (unsigned long long)page, r);
+	for (unsigned i = 0; i < PAGE_BYTES; i += 512) {
+		uint8_t expected = kept && is_data(id, page, dirty) ? (uint8_t)(1 + (id * 31 + (page * PAGE_BYTES + i) / 512) % 255) : 0;
+		if (data[i] != expected)
+			fail_msg("object %llu, page %llu: byte %u is %u, not %u", (unsigned long long)id, (unsigned long long)page, i, data[i],
+				 expected);
+	}
+}
+
+static bool was_told(object_t id, page_t page)
+{
+	for (unsigned i = 0; i < founds; i++)
+		if (found[i].kind == CHECK_BYTES_LOST && found[i].object == id && found[i].expected <= page * PAGE_BYTES &&
+		    found[i].found >= page * PAGE_BYTES)
+			return true;
+	return false;
+}
+
+// Of a file that is still there each page. One that has neither its inode nor any page left is gone, and was told.
+static unsigned assert_file(object_t id, const char *name, unsigned dirty, struct item_key from, struct item_key limit)
+{
+	bool told_of[LONG_PAGES], any_left = dirty;
+	unsigned pages = id == sparse_file ? (LONG_PAGES - 1) / SPARSE_STEP * SPARSE_STEP + 1 : LONG_PAGES, lost = 0;
+	struct stat st;
+	bool was_lost[LONG_PAGES], inode_lost = item_key_compare(item_key(id, ITEM_INODE, 0), from) >= 0;
+
+	for (page_t page = 0; page < pages; page++) {
+		struct item_key key = item_key(id, ITEM_EXTENT, page);
+		was_lost[page] = item_key_compare(key, from) >= 0 && item_key_compare(key, limit) < 0;
+		told_of[page] = was_told(id, page);
+		any_left |= !was_lost[page] && is_data(id, page, dirty);
+	}
+	int r = RUN(fs_lookup(op, fs, OBJECT_ROOT, name, &st));
+	if (r == -ENOENT && inode_lost && !any_left)
+		return 1;
+	assert_int_equal(r, 0);
+	assert_int_equal(st.st_ino, id);
+	assert_int_equal(st.st_size, pages * PAGE_BYTES);
+	assert_true(st.st_blocks * 512 <= st.st_size);
+	bool any = false; // none of them may have been: then none is
+	for (page_t page = 0; page < pages; page++)
+		any |= was_lost[page] && is_data(id, page, dirty) && !(dirty && is_dirty(id, page));
+	for (page_t page = 0; page < pages; page++) {
+		assert_page(id, page, dirty, any && was_lost[page]);
+		bool kept = dirty && (is_dirty(id, page) || (id == next_file && page >= CUT_PAGE));
+		assert_int_equal(told_of[page], any && was_lost[page] && !kept);
+		lost += any && was_lost[page];
+	}
+	return lost;
+}
+
+// What reads as an error can be written, cut off and removed; space and counts are right then.
+static void use_lost(object_t id, unsigned dirty)
+{
+	struct stat st;
+	if (RUN(fs_stat(op, fs, id, &st, NULL)))
+		return;
+	for (page_t page = 0; page < LONG_PAGES; page += 7)
+		write_file(id, page * PAGE_BYTES, PAGE_BYTES);
+	for (page_t page = 0; page < LONG_PAGES; page += 7)
+		if (is_data(id, page, 0))
+			assert_page(id, page, 0, false);
+	close_fs(dirty);
+	assert_only_stays("written over");
+	open_fs();
+	st.st_size = 21 * PAGE_BYTES; // of a page that was written
+	assert_int_equal(RUN(fs_setattr(op, fs, id, &st, FS_SET_SIZE, &st)), 0);
+	close_fs(!dirty);
+	assert_only_stays("cut off");
+	open_fs();
+}
+
+static void lost_node(unsigned dirty, object_t id, page_t page, unsigned level, bool drop)
+{
+	struct item_key key = item_key(id, ITEM_EXTENT, page), limit;
+	unsigned lost = 0;
+
+	images_put(lost_image[dirty][0], lost_image[dirty][1]);
+	struct node_disk *n = node_of(key, level, &limit);
+	struct item_key from = node_key(n, 0);
+	assert_true(root_node()->level > level);
+	n->body[NODE_BODY_BYTES - 1] ^= 1;
+	put_case();
+	assert_int_equal(run_repair(drop), 1);
+	open_fs();
+	lost += assert_file(long_file, "long", dirty, from, limit);
+	lost += assert_file(next_file, "next", dirty, from, limit);
+	lost += assert_file(sparse_file, "sparse", dirty, from, limit);
+	assert_true(lost > 0);
+	use_lost(long_file, dirty);
+	use_lost(next_file, dirty);
+	use_lost(sparse_file, dirty);
+	for (unsigned i = 0; i < 3; i++)
+		RUN(fs_unlink(op, fs, OBJECT_ROOT, ((const char *[]){ "long", "next", "sparse" })[i]));
+	close_fs(false);
+	open_fs(); // the orphans go
+	for (object_t orphan_id; (orphan_id = fs_next_orphan(fs));)
+		while (RUN(fs_drop(op, fs, orphan_id)) == 1)
+			;
+	close_fs(false);
+	assert_int_equal(check_again(), 0);
+	assert_int_equal(founds, 0);
+}
+
+static void test_pages_of_a_lost_leaf_read_as_errors(void **state)
+{
+	lost_images_make();
+	for (unsigned i = 0; i < 4; i++) {
+		bool dirty = i % 2, drop = i / 2;
+		lost_node(dirty, long_file, 600, 0, drop); // a part of one file
+		lost_node(dirty, next_file, 0, 0, drop);   // its beginning, and the end of the one before
+		if (drop)
+			continue;
+		lost_node(dirty, long_file, 0, 0, false); // likewise, and inodes
+		lost_node(dirty, next_file, LONG_PAGES - 1, 0, false);
+		lost_node(dirty, sparse_file, SPARSE_STEP, 0, false);
+	}
+}
+
+static void test_pages_of_a_lost_inner_node_read_as_errors(void **state)
+{
+	lost_images_make();
+	for (unsigned i = 0; i < 4; i++)
+		lost_node(i % 2, long_file, 600, 1, i / 2);
+}
+
 // ---- the power fails ----------------------------------------------------------------------------------------
 
 static void damage_some_leaf(void)
@@ -291,15 +583,20 @@ static void damage_some_leaf(void)
 	leaf_of(item_key(subsub, ITEM_INODE, 0))->body[NODE_BODY_BYTES - 1] ^= 1;
 }
 
+static void damage_leaf_of_extents(void)
+{
+	leaf_of(item_key(big, ITEM_EXTENT, 64))->body[NODE_BODY_BYTES - 1] ^= 1;
+}
+
 // After a cut at each write, the pair is as it was or repaired: repaired then, nothing more is lost.
-static void power_cut_at_any_write(const uint8_t *from_tier, const uint8_t *from_backing)
+static void power_cut_at_any_write(const uint8_t *from_tier, const uint8_t *from_backing, void (*damage)(void))
 {
 	images_put(from_tier, from_backing);
 	struct view before = view_now();
 	int r = -EIO;
 	for (int cut = 0; r != 1; cut++) {
 		images_put(from_tier, from_backing);
-		damage_some_leaf();
+		damage();
 		put_case();
 		writes_left = cut;
 		r = run_repair(false);
@@ -311,13 +608,14 @@ static void power_cut_at_any_write(const uint8_t *from_tier, const uint8_t *from
 		assert_only_stays("cut");
 		assert_works("cut");
 	}
-	free(before.seen);
+	view_free(&before);
 }
 
 static void test_power_cut_at_any_write(void **state)
 {
-	power_cut_at_any_write(tier_image, backing_image);
-	power_cut_at_any_write(dirty_tier_image, dirty_backing_image);
+	power_cut_at_any_write(tier_image, backing_image, damage_some_leaf);
+	power_cut_at_any_write(dirty_tier_image, dirty_backing_image, damage_some_leaf);
+	power_cut_at_any_write(dirty_tier_image, dirty_backing_image, damage_leaf_of_extents);
 }
 
 // What could be read when the user was told is not lost without a word: the repair fails and changes nothing, or
@@ -339,7 +637,7 @@ static void read_fails(bool once)
 		assert_true(r == 1 || r == -EIO);
 		assert_kept("read", &before);
 	}
-	free(before.seen);
+	view_free(&before);
 }
 
 static void test_passing_read_error_loses_nothing_untold(void **state)
@@ -492,7 +790,7 @@ static void test_damage_at_random_is_repaired(void **state)
 				fail_msg("%s: %u damaged pages are left", name, stay);
 			assert_works(name);
 		}
-		free(before.seen);
+		view_free(&before);
 	}
 	assert_true(refused < rounds / 2);
 }
@@ -567,7 +865,7 @@ static void test_flipped_bit_of_a_slot_loses_nothing(void **state)
 		repair_case("bit of a slot", &before);
 		assert_int_equal(founds, 0);
 		assert_works("bit of a slot");
-		free(before.seen);
+		view_free(&before);
 	}
 }
 
@@ -586,7 +884,7 @@ static void test_damaged_slot_is_poisoned_and_told(void **state)
 	assert_int_equal(finding_of(CHECK_PAGE_LOST)->at, page);
 	assert_int_equal(founds, 1);
 	assert_works("slot");
-	free(before.seen);
+	view_free(&before);
 }
 
 static void test_zeroed_slots_are_told(void **state)
@@ -600,7 +898,7 @@ static void test_zeroed_slots_are_told(void **state)
 	assert_int_equal(finding_of(CHECK_SLOT_DAMAGED)->object, OBJECT_STORE);
 	assert_only_stays("zeroed slots");
 	assert_works("zeroed slots");
-	free(before.seen);
+	view_free(&before);
 }
 
 // The first record of a ring, with others behind it.
@@ -625,7 +923,7 @@ static void test_damaged_word_loses_nothing(void **state)
 		repair_case("word", &before);
 		assert_int_equal(founds, 0);
 		assert_works("word");
-		free(before.seen);
+		view_free(&before);
 	}
 }
 
@@ -653,15 +951,15 @@ static void test_pages_of_a_damaged_record_are_kept(void **state)
 	finding_of(CHECK_RECORD_ITEM);
 	struct view now = view_now();
 	for (size_t i = 0; i < before.count; i++) {
-		const struct seen *b = &before.seen[i], *a = bsearch(b, now.seen, now.count, sizeof *a, seen_order);
+		const struct seen *b = &before.seen[i], *a = seen_at(&now, b->key);
 		if (b->key.object == object && item_key_type(b->key) == ITEM_EXTENT)
 			assert_true(a && a->hash == b->hash);
 	}
 	assert_only_stays("record");
 	assert_int_equal(stay, 0);
 	assert_works("record");
-	free(now.seen);
-	free(before.seen);
+	view_free(&now);
+	view_free(&before);
 }
 
 int main(void)
@@ -670,6 +968,8 @@ int main(void)
 		cmocka_unit_test(test_damaged_images_are_repaired),
 		cmocka_unit_test(test_wrong_meaning_is_repaired),
 		cmocka_unit_test(test_damaged_pages_are_dropped_if_that_is_wanted),
+		cmocka_unit_test(test_pages_of_a_lost_leaf_read_as_errors),
+		cmocka_unit_test(test_pages_of_a_lost_inner_node_read_as_errors),
 		cmocka_unit_test(test_power_cut_at_any_write),
 		cmocka_unit_test(test_damaged_tier_is_given_up_if_told),
 		cmocka_unit_test(test_passing_read_error_loses_nothing_untold),
