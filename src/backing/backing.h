@@ -48,7 +48,7 @@ struct io {
 	const struct iovec *iov; // whole blocks in total; at most IO_IOV_MAX entries
 	int iovcnt;
 	int result;
-	void (*done)(struct io *io); // called from ioq_wait*(), may submit more; may be NULL
+	void (*done)(struct io *io); // called from ioq_poll() and ioq_wait*(), may submit more; may be NULL
 	void *arg;
 	struct io *next; // the queue's own
 };
@@ -62,6 +62,7 @@ void ioq_free(struct ioq *q); // waits for what is in flight
 // Queues the I/O; goes to the kernel when depth are queued or at the next wait. Blocks only to
 // reap completions when depth are in flight; calls no done().
 void ioq_submit(struct ioq *q, struct io *io);
+void ioq_poll(struct ioq *q); // the kernel gets what is queued; done() of what has finished; waits for nothing
 void ioq_wait_all(struct ioq *q);
 void ioq_wait_some(struct ioq *q); // at least one, if any is in flight
 unsigned ioq_in_flight(const struct ioq *q); // submitted, done() not called yet

@@ -339,6 +339,15 @@ void ioq_submit(struct ioq *q, struct io *io)
 		enter_kernel(q, 0);
 }
 
+void ioq_poll(struct ioq *q)
+{
+	if (q->uses_uring) {
+		enter_kernel(q, 0);
+		reap(q);
+	}
+	deliver(q);
+}
+
 void ioq_wait_some(struct ioq *q)
 {
 	if (!q->in_flight)

@@ -47,6 +47,7 @@ struct build {
 	size_t drops;
 	struct fold *fold;
 	struct run *spare;
+	uint64_t queued; // pages that the device was not told of yet
 	block_t goal;
 	int write_error;
 	block_t failed_block; // of the run that write_error is of
@@ -312,6 +313,7 @@ static int write_run(struct build *b, size_t at, unsigned count)
 		}
 		run->io = (struct io){ .kind = 'w', .block = block, .iov = run->iov, .iovcnt = (int)got, .done = run_done, .arg = run };
 		ioq_submit(s->ioq, &run->io);
+		b->queued += got;
 		r = fold_extent(b->fold, first->object, first->page, (unsigned)got, block, sum, 0);
 		if (r)
 			return r;
@@ -382,6 +384,15 @@ static bool item_folded(struct build *b, size_t i)
 	return !drops_whole(&b->s->drops, item->key.object, &dropped) || dropped > b->cut || item->lsn > dropped;
 }
 
+// The device works beside what is still to be built, and who waits for frames hears of each part that is written.
+static void device_goes_on(struct build *b)
+{
+	if (b->queued < EXTENT_PAGES_MAX)
+		return;
+	b->queued = 0;
+	ioq_poll(b->s->ioq);
+}
+
 static int build_all(struct build *b)
 {
 	size_t page = 0, item = 0;
@@ -408,6 +419,7 @@ static int build_all(struct build *b)
 		}
 		if (r)
 			return r;
+		device_goes_on(b);
 		if (b->write_error)
 			return b->write_error;
 	}

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -578,6 +579,34 @@ static void submit_again(struct io *io)
 	}
 }
 
+static void add_one(struct io *io)
+{
+	*(unsigned *)io->arg += 1;
+}
+
+static void poll_waits_for_nothing_and_brings_all_to_an_end(void **state)
+{
+	struct backing *b = open_file(FILE_BYTES);
+	struct iovec iov = { memory, PAGE_BYTES };
+	unsigned done = 0;
+	struct io io = { .kind = 'r', .block = 1, .iov = &iov, .iovcnt = 1, .done = add_one, .arg = &done };
+	struct ioq *q;
+
+	assert_int_equal(ioq_new(b, 8, &q), 0);
+	ioq_poll(q);
+	ioq_submit(q, &io);
+	assert_int_equal(done, 0);
+	for (unsigned n = 0; !done; n++) {
+		assert_true(n < 10000);
+		ioq_poll(q);
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	}
+	assert_int_equal(io.result, 0);
+	assert_int_equal(ioq_in_flight(q), 0);
+	ioq_free(q);
+	backing_close(b);
+}
+
 static void done_may_submit_and_is_called_by_waits_alone(void **state)
 {
 	enum { IOS = 6 };
@@ -660,6 +689,7 @@ int main(void)
 		TEST(bad_requests_are_errors_and_change_nothing),
 		TEST(shrunken_file_is_an_error_not_a_short_read),
 		TEST(hook_sees_all_and_fails_one_unissued),
+		TEST(poll_waits_for_nothing_and_brings_all_to_an_end),
 		TEST(done_may_submit_and_is_called_by_waits_alone),
 		TEST(wait_without_io_returns),
 		TEST(free_waits_for_what_is_in_flight),

@@ -259,6 +259,25 @@ static void each_step_is_behind_the_one_before(void **state)
 	assert_false(atomic_load(&undrained));
 }
 
+static _Atomic uint64_t told; // pages that writers had heard of when the last write began
+
+static void look_at_pace(char kind)
+{
+	if (kind != 'w')
+		return;
+	atomic_store(&told, atomic_load(&store->pace_done));
+	pause_ms(20);
+}
+
+// Who waits for frames gets them while the rest is still to be written.
+static void writers_hear_of_each_part(void **state)
+{
+	assert_int_equal(OP_RUN(lane, put_all(op, OBJECT, PAGES, 1, 1)), 0);
+	at_io = look_at_pace;
+	assert_int_equal(store_sync(store), 0);
+	assert_int_not_equal(told, 0);
+}
+
 static bool by_epoch, in_grace;
 
 static void at_first_look(void)
@@ -381,6 +400,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(each_step_is_behind_the_one_before, setup, teardown),
+		cmocka_unit_test_setup_teardown(writers_hear_of_each_part, setup, teardown),
 		cmocka_unit_test_setup_teardown(frames_are_collected_in_grace_periods, setup, teardown),
 		cmocka_unit_test_setup_teardown(readers_hold_up_what_is_folded, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_failed_epoch_leaves_what_was, setup, teardown),
