@@ -72,6 +72,24 @@ bool op_try(struct op *op, int *result)
 	return false;
 }
 
+bool op_wait(struct op *op, void (*ready)(void *arg), void *arg)
+{
+	return false;
+}
+
+void op_resume(struct op *op)
+{
+}
+
+void lane_poll(struct lane *lane)
+{
+}
+
+int lane_fd(const struct lane *lane)
+{
+	return -1;
+}
+
 void op_end(struct op *op)
 {
 }

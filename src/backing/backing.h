@@ -62,7 +62,10 @@ void ioq_free(struct ioq *q); // waits for what is in flight
 // Queues the I/O; goes to the kernel when depth are queued or at the next wait. Blocks only to
 // reap completions when depth are in flight; calls no done().
 void ioq_submit(struct ioq *q, struct io *io);
-void ioq_poll(struct ioq *q); // the kernel gets what is queued; done() of what has finished; waits for nothing
+// Waits for nothing: the kernel gets what is queued, also by done() of what has finished, which is called.
+void ioq_poll(struct ioq *q);
+int ioq_fd(const struct ioq *q); // readable to poll(2) when ioq_poll() would find something finished; -1: without io_uring
+unsigned ioq_room(const struct ioq *q); // so many can be submitted before one has to be waited for
 void ioq_wait_all(struct ioq *q);
 void ioq_wait_some(struct ioq *q); // at least one, if any is in flight
 unsigned ioq_in_flight(const struct ioq *q); // submitted, done() not called yet

@@ -341,11 +341,13 @@ void ioq_submit(struct ioq *q, struct io *io)
 
 void ioq_poll(struct ioq *q)
 {
-	if (q->uses_uring) {
-		enter_kernel(q, 0);
-		reap(q);
-	}
-	deliver(q);
+	do {
+		if (q->uses_uring) {
+			enter_kernel(q, 0);
+			reap(q);
+		}
+		deliver(q);
+	} while (q->prepared || q->finished);
 }
 
 void ioq_wait_some(struct ioq *q)
@@ -368,6 +370,16 @@ void ioq_wait_all(struct ioq *q)
 unsigned ioq_in_flight(const struct ioq *q)
 {
 	return q->in_flight;
+}
+
+unsigned ioq_room(const struct ioq *q)
+{
+	return q->depth - q->prepared - q->in_kernel;
+}
+
+int ioq_fd(const struct ioq *q)
+{
+	return q->uses_uring ? q->ring.ring_fd : -1;
 }
 
 bool ioq_uses_uring(const struct ioq *q)

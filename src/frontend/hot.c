@@ -4,57 +4,41 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include "hot.h"
 #include "readahead.h"
-#include "uring.h"
 #include "uring_kernel.h"
 
 // Runs `call`, the body of an operation, until it is final or would wait.
-#define HOT_RUN(worker, op, result, call)            \
-	do                                           \
-		(result) = (int)(call);              \
-	while (request_try(worker, op, &(result)))
+#define HOT_RUN(op, result, call)       \
+	do                              \
+		(result) = (int)(call); \
+	while (op_try(op, &(result)))
 
-struct hot {
-	struct worker *w;
-	const struct fuse_in_header *in;
-	const void *arg;
-	char *payload;
-	size_t bytes; // of the request in payload
-};
-
-// All return the bytes of the answer, or a negative errno.
-static int hot_read(struct hot *h)
+// All return the bytes of the answer, or a negative errno; -EAGAIN: the request would wait. They may be called
+// again, with the op resumed.
+static int hot_read(struct worker *w, struct hot *h)
 {
 	const struct fuse_read_in *arg = h->arg;
-	struct worker *w = h->w;
 	size_t bytes = arg->size < TRANSPORT_PAYLOAD_BYTES ? arg->size : TRANSPORT_PAYLOAD_BYTES;
-	struct op *op = op_begin(w->lane);
 	int r;
 
-	HOT_RUN(w, op, r, request_read(w, op, h->in->nodeid, arg->offset, bytes, !(arg->flags & O_NOATIME), h->payload));
+	HOT_RUN(h->op, r, request_read(w, h->op, h->in->nodeid, arg->offset, bytes, !(arg->flags & O_NOATIME), h->payload));
 	if (r >= 0)
-		readahead_note(w->frontend->readahead, h->in->nodeid, arg->offset, bytes, op_missed(op));
-	op_end(op);
+		readahead_note(w->frontend->readahead, h->in->nodeid, arg->offset, bytes, op_missed(h->op));
 	return r;
 }
 
-static int hot_write(struct hot *h)
+static int hot_write(struct worker *w, struct hot *h)
 {
 	const struct fuse_write_in *arg = h->arg;
 	bool kill = arg->write_flags & FUSE_WRITE_KILL_SUIDGID;
-	struct worker *w = h->w;
-	struct op *op;
 	int r;
 
-	if (arg->size > h->bytes)
+	if (arg->size > h->payload_bytes)
 		return -EIO;
-	if (arg->flags & (O_SYNC | O_DSYNC) && !w->frontend->persistent) { // an epoch is to be waited for
-		w->deferred = true;
+	if (arg->flags & (O_SYNC | O_DSYNC) && !w->frontend->persistent) // an epoch is to be waited for
 		return -EAGAIN;
-	}
-	op = op_begin(w->lane);
-	HOT_RUN(w, op, r, fs_write(op, w->frontend->fs, h->in->nodeid, h->payload, arg->size, arg->offset, kill));
-	op_end(op);
+	HOT_RUN(h->op, r, fs_write(h->op, w->frontend->fs, h->in->nodeid, h->payload, arg->size, arg->offset, kill));
 	if (r < 0)
 		return r;
 	*(struct fuse_write_out *)h->payload = (struct fuse_write_out){ .size = (uint32_t)r };
@@ -84,20 +68,15 @@ static void fill_attr(const struct stat *of, struct fuse_attr *ret_attr)
 	};
 }
 
-static int hot_getattr(struct hot *h)
+static int hot_getattr(struct worker *w, struct hot *h)
 {
 	struct fuse_attr_out *out = (void *)h->payload;
-	struct worker *w = h->w;
-	struct op *op = op_begin(w->lane);
 	struct stat attr;
 	int r;
 
-	HOT_RUN(w, op, r, fs_getattr(op, w->frontend->fs, h->in->nodeid, &attr));
-	op_end(op);
-	if (!r && attr.st_blocks == FS_BLOCKS_UNKNOWN) { // they are to be counted
-		w->deferred = true;
+	HOT_RUN(h->op, r, fs_getattr(h->op, w->frontend->fs, h->in->nodeid, &attr));
+	if (!r && attr.st_blocks == FS_BLOCKS_UNKNOWN) // they are to be counted
 		r = -EAGAIN;
-	}
 	if (r)
 		return r;
 	*out = (struct fuse_attr_out){ .attr_valid = (uint64_t)attr_timeout_s(&attr) };
@@ -105,19 +84,15 @@ static int hot_getattr(struct hot *h)
 	return sizeof *out;
 }
 
-static int hot_lookup(struct hot *h)
+static int hot_lookup(struct worker *w, struct hot *h)
 {
 	struct fuse_entry_out *out = (void *)h->payload;
-	struct worker *w = h->w;
 	struct stat attr;
-	struct op *op;
 	int r;
 
-	if (!h->bytes || h->payload[h->bytes - 1])
+	if (!h->payload_bytes || h->payload[h->payload_bytes - 1])
 		return -EIO;
-	op = op_begin(w->lane);
-	HOT_RUN(w, op, r, fs_lookup(op, w->frontend->fs, h->in->nodeid, h->payload, &attr));
-	op_end(op);
+	HOT_RUN(h->op, r, fs_lookup(h->op, w->frontend->fs, h->in->nodeid, h->payload, &attr));
 	if (r && r != -ENOENT)
 		return r;
 	*out = (struct fuse_entry_out){ .entry_valid = (uint64_t)FOREVER_S };
@@ -129,42 +104,43 @@ static int hot_lookup(struct hot *h)
 	return sizeof *out;
 }
 
-static bool is_hot(const struct frontend *f, uint32_t opcode)
+typedef int (*hot_function)(struct worker *w, struct hot *h);
+
+static hot_function function_of(const struct frontend *f, uint32_t opcode)
 {
 	switch (opcode) {
 	case FUSE_READ:
+		return hot_read;
 	case FUSE_WRITE:
-		return true;
+		return hot_write;
 	case FUSE_LOOKUP:
+		return f->libfuse_checks_owner ? NULL : hot_lookup;
 	case FUSE_GETATTR:
-		return !f->libfuse_checks_owner;
+		return f->libfuse_checks_owner ? NULL : hot_getattr;
 	default:
-		return false;
+		return NULL;
 	}
 }
 
-bool hot_serve(struct worker *w, const void *header, const void *arg, char *payload, size_t payload_bytes,
-	       int *ret_error, size_t *ret_bytes)
+enum hot_result hot_serve(struct worker *w, struct hot *h, void (*ready)(void *arg), void *arg)
 {
-	struct hot h = { w, header, arg, payload, payload_bytes };
+	hot_function function = function_of(w->frontend, h->in->opcode);
 	int r;
 
-	if (!is_hot(w->frontend, h.in->opcode))
-		return false;
-	switch (h.in->opcode) {
-	case FUSE_READ:
-		r = hot_read(&h);
-		break;
-	case FUSE_WRITE:
-		r = hot_write(&h);
-		break;
-	case FUSE_LOOKUP:
-		r = hot_lookup(&h);
-		break;
-	default:
-		r = hot_getattr(&h);
-	}
-	*ret_error = r < 0 ? -r : 0;
-	*ret_bytes = r < 0 ? 0 : (size_t)r;
-	return true;
+	if (!function)
+		return HOT_IS_NOT;
+	if (h->op)
+		op_resume(h->op);
+	else
+		h->op = op_begin(w->lane);
+	r = function(w, h);
+	if (r == -EAGAIN && op_wait(h->op, ready, arg))
+		return HOT_WAITS;
+	op_end(h->op);
+	h->op = NULL;
+	if (r == -EAGAIN)
+		return HOT_WOULD_WAIT;
+	h->error = r < 0 ? -r : 0;
+	h->bytes = r < 0 ? 0 : (size_t)r;
+	return HOT_ANSWERED;
 }

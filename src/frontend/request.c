@@ -101,15 +101,6 @@ static void interrupt(fuse_req_t req, void *arg)
 	note_signalled(arg, fuse_req_ctx(req)->pid);
 }
 
-bool request_try(struct worker *w, struct op *op, int *result)
-{
-	bool again = op_try(op, result);
-
-	if (!again && *result == -EAGAIN)
-		w->deferred = true;
-	return again;
-}
-
 bool request_defer(struct worker *w, fuse_req_t req)
 {
 	if (!w->nowait)
@@ -122,8 +113,12 @@ bool request_defer(struct worker *w, fuse_req_t req)
 // Only a request that is about to wait says that it can be interrupted: it costs two global locks.
 bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result)
 {
-	if (w->nowait)
-		return request_try(w, op, result);
+	if (w->nowait) {
+		bool again = op_try(op, result);
+
+		w->deferred |= !again && *result == -EAGAIN;
+		return again;
+	}
 	if (*result == -ERESTART && !w->may_interrupt) {
 		w->may_interrupt = true;
 		fuse_req_interrupt_func(req, interrupt, w);

@@ -9,15 +9,18 @@
 // 1. The states of an entry, with the function behind each transition:
 //
 //	the kernel's -- reap --> the lane's -- serve: answered ----------------------> commit: the kernel's
-//	                                    -- serve: would wait, park --> parked
+//	                                    -- serve: for blocks of the backing -----> waits
+//	                                    -- serve: would wait for more, park -----> parked
+//	waits -- its I/O has ended: entry_ready --> the lane's
 //	parked -- uring_take --> a worker's -- uring_done --> in the mailbox -- collect --> commit
 //	the kernel's, the lane's -- reap: the connection has ended, or refuses it --> dead
 //
 // 2. A lane alone touches its ring (SINGLE_ISSUER). Others put entries into its mailbox, and ring its
 //    bell, an eventfd that the ring reads, when they find the mailbox empty.
-// 3. A lane never waits but in its ring. What would wait is abandoned without a trace (op_try()), and
-//    run from the top by a worker that may. So parked requests hold up the hits of their core only
-//    when they have all the entries of its queue; that is counted.
+// 3. A lane never waits but in its ring. Misses of requests that come all the time wait beside it (op_wait()),
+//    with I/O of the lane's own, which its ring polls. What else would wait is abandoned without a trace
+//    (op_try()), and run from the top by a worker that may. So requests that wait hold up the hits of their
+//    core only when they have all the entries of its queue; that is counted.
 // 4. After the kernel was told in the answer to INIT that it may use the rings, every request waits
 //    until all queues are registered, or one is refused: then it goes on with /dev/fuse. So rings are made,
 //    and tried, before; and if a lane cannot even ask, it asks for what is certain to be refused.
@@ -27,12 +30,14 @@
 #include "uring.h"
 #include <errno.h>
 #include <liburing.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include "cpus.h"
+#include "hot.h"
 #include "log.h"
 #include "uring_kernel.h"
 
@@ -52,6 +57,7 @@
 struct uring_entry {
 	struct fuse_uring_req_header header;
 	struct iovec iov[2]; // header, payload
+	struct hot hot;
 	struct uring_lane *lane;
 	struct queue *queue;
 	char *payload;
@@ -88,6 +94,7 @@ struct uring_lane {
 	uint64_t touched;
 	int bell;
 	uint64_t bell_count;
+	unsigned waiting; // entries
 	_Atomic(struct uring_entry *) mailbox;
 	bool started;
 };
@@ -148,12 +155,27 @@ static struct io_uring_sqe *prepare_command(struct uring_lane *l, struct uring_e
 	return sqe;
 }
 
+// What completes and is no entry of a queue; by their addresses.
+static char bell_rung, blocks_there, queue_refused;
+
 static void prepare_bell(struct uring_lane *l)
 {
 	struct io_uring_sqe *sqe = get_sqe(l);
 
 	io_uring_prep_read(sqe, l->bell, &l->bell_count, sizeof l->bell_count, 0);
-	io_uring_sqe_set_data(sqe, NULL);
+	io_uring_sqe_set_data(sqe, &bell_rung);
+}
+
+// Of the I/O of those that wait.
+static void prepare_poll(struct uring_lane *l)
+{
+	struct io_uring_sqe *sqe;
+
+	if (lane_fd(l->worker.lane) < 0)
+		return;
+	sqe = get_sqe(l);
+	io_uring_prep_poll_add(sqe, lane_fd(l->worker.lane), POLLIN);
+	io_uring_sqe_set_data(sqe, &blocks_there);
 }
 
 static void ring_bell(struct uring_lane *l)
@@ -322,28 +344,12 @@ static void look_for_chores(struct uring *u)
 	pthread_mutex_unlock(&u->parked_lock);
 }
 
-static void serve(struct uring_lane *l, struct uring_entry *e)
+// It is answered, or for one that may wait.
+static void served(struct uring_lane *l, struct uring_entry *e, bool parks)
 {
 	bool release = in_header(e)->opcode == FUSE_RELEASE;
-	struct worker *w = &l->worker;
-	size_t bytes;
-	int error;
 
-	e->answered = false;
-	w->deferred = false;
-	w->entry = e;
-	if (!is_sane(e))
-		set_answer(e, EIO, 0);
-	else if (!hot_serve(w, in_header(e), e->header.op_in, e->payload, e->payload_bytes, &error, &bytes))
-		serve_by_libfuse(w, e);
-	else if (!w->deferred)
-		set_answer(e, error, bytes);
-	w->entry = NULL;
-	if (e->payload_bytes > e->touched) {
-		l->touched += e->payload_bytes - e->touched;
-		e->touched = e->payload_bytes;
-	}
-	if (w->deferred) {
+	if (parks) {
 		park(l->u, e);
 		return;
 	}
@@ -352,6 +358,58 @@ static void serve(struct uring_lane *l, struct uring_entry *e)
 	commit(l, e);
 	if ((release && fs_has_orphans(l->u->f->fs)) || fs_has_atimes(l->u->f->fs))
 		look_for_chores(l->u);
+}
+
+static void entry_ready(void *arg);
+
+static void serve_sane(struct uring_lane *l, struct uring_entry *e)
+{
+	struct worker *w = &l->worker;
+	bool parks = false;
+
+	switch (hot_serve(w, &e->hot, entry_ready, e)) {
+	case HOT_WAITS:
+		l->waiting++;
+		return;
+	case HOT_ANSWERED:
+		set_answer(e, e->hot.error, e->hot.bytes);
+		break;
+	case HOT_WOULD_WAIT:
+		parks = true;
+		break;
+	default:
+		w->deferred = false;
+		w->entry = e;
+		serve_by_libfuse(w, e);
+		w->entry = NULL;
+		parks = w->deferred;
+	}
+	served(l, e, parks);
+}
+
+// In lane_poll().
+static void entry_ready(void *arg)
+{
+	struct uring_entry *e = arg;
+
+	e->lane->waiting--;
+	serve_sane(e->lane, e);
+}
+
+static void serve(struct uring_lane *l, struct uring_entry *e)
+{
+	e->answered = false;
+	if (!is_sane(e)) {
+		set_answer(e, EIO, 0);
+		served(l, e, false);
+		return;
+	}
+	if (e->payload_bytes > e->touched) {
+		l->touched += e->payload_bytes - e->touched;
+		e->touched = e->payload_bytes;
+	}
+	e->hot = (struct hot){ .in = in_header(e), .arg = e->header.op_in, .payload = e->payload, .payload_bytes = e->payload_bytes };
+	serve_sane(l, e);
 }
 
 // ---- a lane -------------------------------------------------------------------------------------
@@ -393,29 +451,29 @@ static void lost(struct uring_lane *l, struct uring_entry *e, int error)
 static void reap(struct uring_lane *l)
 {
 	struct io_uring_cqe *cqe[BATCH];
-	struct { struct uring_entry *e; int result; } done[BATCH];
-	unsigned count = io_uring_peek_batch_cqe(&l->ring, cqe, BATCH);
+	struct uring_entry *taken[BATCH];
+	struct { void *what; int result; } done[BATCH];
+	unsigned count = io_uring_peek_batch_cqe(&l->ring, cqe, BATCH), takes = 0;
 
 	for (unsigned i = 0; i < count; i++) {
-		done[i].e = io_uring_cqe_get_data(cqe[i]);
+		done[i].what = io_uring_cqe_get_data(cqe[i]);
 		done[i].result = cqe[i]->res;
 	}
 	io_uring_cq_advance(&l->ring, count);
 	for (unsigned i = 0; i < count; i++) {
-		struct uring_entry *e = done[i].e;
-
-		if (!e)
+		if (done[i].what == &bell_rung)
 			prepare_bell(l);
-		else if ((void *)e == l) // of register_queues()
-			done[i].e = NULL;
+		else if (done[i].what == &blocks_there)
+			prepare_poll(l);
+		else if (done[i].what == &queue_refused)
+			continue;
 		else if (!done[i].result)
-			took(l, e);
+			took(l, taken[takes++] = done[i].what);
 		else
-			lost(l, e, done[i].result);
+			lost(l, done[i].what, done[i].result);
 	}
-	for (unsigned i = 0; i < count; i++)
-		if (done[i].e && !done[i].result)
-			serve(l, done[i].e);
+	for (unsigned i = 0; i < takes; i++)
+		serve(l, taken[i]);
 }
 
 // What workers have finished, the oldest first.
@@ -438,20 +496,35 @@ static void collect(struct uring_lane *l)
 	}
 }
 
+// Entries that wait are answered before there is no lane.
+static void end_waiting(struct uring_lane *l)
+{
+	struct pollfd pollfd = { .fd = lane_fd(l->worker.lane), .events = POLLIN };
+
+	while (l->waiting) {
+		poll(&pollfd, 1, -1);
+		lane_poll(l->worker.lane);
+	}
+}
+
 static void serve_until_stop(struct uring_lane *l)
 {
 	while (!atomic_load(&l->u->stop)) {
-		int r = io_uring_submit_and_wait(&l->ring, 1);
+		int r;
+
+		lane_poll(l->worker.lane);
+		r = io_uring_submit_and_wait(&l->ring, 1);
 
 		if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY) {
 			log_error("io_uring: %s", strerror(-r));
 			fuse_session_exit(l->u->f->session);
 			frontend_wake(l->u->f);
-			return;
+			break;
 		}
 		reap(l);
 		collect(l);
 	}
+	end_waiting(l);
 	collect(l);
 	io_uring_submit(&l->ring);
 }
@@ -525,10 +598,11 @@ static int register_queues(struct uring_lane *l)
 		// Whatever it was: the kernel is to know that it need not wait for the other queues.
 		struct uring_entry nobody = { 0 };
 
-		io_uring_sqe_set_data(prepare_command(l, &nobody, UINT16_MAX, FUSE_IO_URING_CMD_REGISTER), l);
+		io_uring_sqe_set_data(prepare_command(l, &nobody, UINT16_MAX, FUSE_IO_URING_CMD_REGISTER), &queue_refused);
 		io_uring_submit(&l->ring);
 	}
 	prepare_bell(l);
+	prepare_poll(l);
 	return r;
 }
 

@@ -35,9 +35,4 @@ void uring_done(struct uring_entry *e); // back to its core, with the answer
 bool uring_is_answer(const struct uring_entry *e, const struct iovec *iov);
 ssize_t uring_answer(struct uring_entry *e, const struct iovec *iov, int count);
 
-// hot.c: decodes and answers one of the requests that come all the time. True if it was one: *ret_error
-// is 0 or a positive errno, the answer's *ret_bytes are in payload. Or w->deferred is set.
-bool hot_serve(struct worker *w, const void *header, const void *arg, char *payload, size_t payload_bytes,
-	       int *ret_error, size_t *ret_bytes);
-
 #endif

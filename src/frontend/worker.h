@@ -100,7 +100,6 @@ static inline struct stat attr_to_kernel(const struct stat *attr)
 		request_settle(worker, req);                \
 	} while (0)
 bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result);
-bool request_try(struct worker *w, struct op *op, int *result); // likewise; w is one that does not wait
 // True if w may not wait: the request is answered, to no effect; one that may will serve it.
 bool request_defer(struct worker *w, fuse_req_t req);
 void request_settle(struct worker *w, fuse_req_t req); // before the reply: it frees req

@@ -14,8 +14,24 @@
 
 #define WAIT_STEP_MS 5
 #define SPARES_MAX 300u
+#define DEPTH 128u // of a lane's I/O
 
 // ---- lanes --------------------------------------------------------------------------------------
+
+static struct op *op_new(struct lane *lane)
+{
+	struct op *op = lane->idle;
+	if (op) {
+		lane->idle = op->next;
+		return op;
+	}
+	op = calloc(1, sizeof *op);
+	if (op) {
+		op->lane = lane;
+		op->store = lane->store;
+	}
+	return op;
+}
 
 int lane_new(struct store *s, struct lane **ret_lane)
 {
@@ -24,18 +40,19 @@ int lane_new(struct store *s, struct lane **ret_lane)
 		return -ENOMEM;
 	memset(lane, 0, sizeof *lane);
 	lane->store = s;
-	lane->op.lane = lane;
-	lane->op.store = s;
+	lane->op = op_new(lane);
 	lane->reader = grace_register(&s->grace);
 	lane->lender = grace_register(&s->media->lent);
 	lane->record = aligned_alloc(64, RECORD_BYTES_MAX);
 	lane->scratch = aligned_alloc(PAGE_BYTES, 4 * PAGE_BYTES);
-	int r = lane->reader && lane->lender && lane->record && lane->scratch ? ioq_new(s->backing, 64, &lane->ioq) : -ENOMEM;
+	bool all = lane->op && lane->reader && lane->lender && lane->record && lane->scratch;
+	int r = all ? ioq_new(s->backing, DEPTH, &lane->ioq) : -ENOMEM;
 	if (r) {
 		if (lane->reader)
 			grace_unregister(lane->reader);
 		if (lane->lender)
 			grace_unregister(lane->lender);
+		free(lane->op);
 		free(lane->record);
 		free(lane->scratch);
 		free(lane);
@@ -78,6 +95,11 @@ void lane_free(struct lane *lane)
 		free(f->data);
 		free(f);
 	}
+	for (struct op *op = lane->idle, *next; op; op = next) {
+		next = op->next;
+		free(op);
+	}
+	free(lane->op);
 	free(lane->record);
 	free(lane->scratch);
 	free(lane);
@@ -139,7 +161,7 @@ static void op_enter(struct op *op)
 
 struct op *op_begin(struct lane *lane)
 {
-	struct op *op = &lane->op;
+	struct op *op = lane->op;
 	op->committed = op->keep = false;
 	op->space_waits = 0;
 	op->conflicts = 0;
@@ -214,6 +236,10 @@ void op_end(struct op *op)
 	grace_leave(op->lane->reader);
 	fetched_free(op);
 	claims_return(op);
+	if (op != op->lane->op) { // it has waited
+		op->next = op->lane->idle;
+		op->lane->idle = op;
+	}
 	if (s->tier && frames_free_count(s->tier) < frames_low(s))
 		chores_kick(s);
 }
@@ -385,33 +411,55 @@ static int block_order(const void *a, const void *b)
 	return x->block < y->block ? -1 : x->block > y->block;
 }
 
-// Reads all that the run has asked for, contiguous blocks together.
-static void fetch_pending(struct op *op)
+static void fetch_done(struct io *io)
 {
-	struct fetched *list[OP_PAGES_MAX + 64];
-	struct iovec iov[OP_PAGES_MAX + 64];
-	struct io io[OP_PAGES_MAX + 64];
+	struct op *op = io->arg;
+	struct fetching *g = &op->fetching;
+	struct fetched **list = g->list + (io->iov - g->iov);
+	for (int i = 0; i < io->iovcnt; i++)
+		fetched_done(op, list[i], io->result);
+	if (--g->left == 0 && g->ready)
+		g->ready(g->arg);
+}
+
+// All that the run has asked for, contiguous blocks together. The number of I/Os.
+static unsigned fetch_prepare(struct op *op)
+{
+	struct fetching *g = &op->fetching;
 	unsigned count = 0, ios = 0;
 
 	for (unsigned b = 0; b < FETCH_BUCKETS; b++)
 		for (struct fetched *f = op->fetched[b]; f; f = f->next)
-			if (!f->ready && !f->error && count < OP_PAGES_MAX + 64)
-				list[count++] = f;
-	qsort(list, count, sizeof *list, block_order);
+			if (!f->ready && !f->error && count < FETCHES_MAX)
+				g->list[count++] = f;
+	qsort(g->list, count, sizeof *g->list, block_order);
 	for (unsigned i = 0; i < count; i++) {
-		iov[i] = (struct iovec){ list[i]->data, PAGE_BYTES };
-		struct io *last = ios ? &io[ios - 1] : NULL;
-		if (last && list[i]->block == last->block + (unsigned)last->iovcnt && last->iovcnt < IO_IOV_MAX)
+		g->iov[i] = (struct iovec){ g->list[i]->data, PAGE_BYTES };
+		struct io *last = ios ? &g->io[ios - 1] : NULL;
+		if (last && g->list[i]->block == last->block + (unsigned)last->iovcnt && last->iovcnt < IO_IOV_MAX)
 			last->iovcnt++;
 		else
-			io[ios++] = (struct io){ .kind = 'r', .block = list[i]->block, .iov = &iov[i], .iovcnt = 1 };
+			g->io[ios++] = (struct io){ .kind = 'r', .block = g->list[i]->block, .iov = &g->iov[i], .iovcnt = 1,
+						    .done = fetch_done, .arg = op };
 	}
+	return ios;
+}
+
+static void fetch_submit(struct op *op, unsigned ios, void (*ready)(void *arg), void *arg)
+{
+	struct fetching *g = &op->fetching;
+	g->left = ios;
+	g->ready = ready;
+	g->arg = arg;
 	for (unsigned i = 0; i < ios; i++)
-		ioq_submit(op->lane->ioq, &io[i]);
-	ioq_wait_all(op->lane->ioq);
-	for (unsigned i = 0, at = 0; i < ios; i++)
-		for (int k = 0; k < io[i].iovcnt; k++)
-			fetched_done(op, list[at++], io[i].result);
+		ioq_submit(op->lane->ioq, &g->io[i]);
+}
+
+static void fetch_pending(struct op *op)
+{
+	fetch_submit(op, fetch_prepare(op), NULL, NULL);
+	while (op->fetching.left)
+		ioq_wait_some(op->lane->ioq);
 }
 
 // ---- waiting for frames, log, overlay, space ------------------------------------------------------------
@@ -551,6 +599,49 @@ bool op_try(struct op *op, int *result)
 	return op_again(op, result);
 }
 
+static void note_restart(struct op *op, int result)
+{
+	if (result != -ERESTART)
+		op->conflicts++;
+	count_add(op->lane, COUNT_RESTARTS, 1);
+	if (op->conflicts > 3)
+		want_watched(op);
+}
+
+bool op_wait(struct op *op, void (*ready)(void *arg), void *arg)
+{
+	struct lane *lane = op->lane;
+	struct op *other = NULL;
+
+	if (!op->pending || op->park != PARK_NONE || op_is_poisoned(op) || ioq_fd(lane->ioq) < 0)
+		return false;
+	unsigned ios = fetch_prepare(op);
+	if (ios > ioq_room(lane->ioq) || (op == lane->op && !(other = op_new(lane))))
+		return false;
+	if (other)
+		lane->op = other;
+	note_restart(op, -ERESTART);
+	op_leave(op);
+	fetch_submit(op, ios, ready, arg);
+	return true;
+}
+
+void op_resume(struct op *op)
+{
+	run_reset(op);
+	op_enter(op);
+}
+
+void lane_poll(struct lane *lane)
+{
+	ioq_poll(lane->ioq);
+}
+
+int lane_fd(const struct lane *lane)
+{
+	return ioq_fd(lane->ioq);
+}
+
 // The run may have followed zeroes to blocks that do not exist, or built in frames that hold nothing.
 static void forget_poisoned(struct op *op)
 {
@@ -570,11 +661,7 @@ bool op_again(struct op *op, int *result)
 	int r = 0;
 	if (is_final(op, *result))
 		return false;
-	if (*result != -ERESTART)
-		op->conflicts++;
-	count_add(op->lane, COUNT_RESTARTS, 1);
-	if (op->conflicts > 3)
-		want_watched(op);
+	note_restart(op, *result);
 	op_leave(op);
 	if (op_is_poisoned(op))
 		forget_poisoned(op);

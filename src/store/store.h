@@ -71,7 +71,7 @@ object_t store_new_object(struct store *store); // an id never used before
 
 // ---- operations -------------------------------------------------------------------------------
 
-// A lane belongs to one thread and runs one operation at a time.
+// A lane belongs to one thread and runs one operation at a time; others may wait meanwhile (op_wait()).
 int lane_new(struct store *store, struct lane **ret_lane);
 void lane_free(struct lane *lane);
 // When nonzero, waiting operations of the lane end with -EINTR. May be set by any thread.
@@ -99,6 +99,12 @@ bool op_again(struct op *op, int *result);
 // As op_again(), but never waits: where that would, it returns false with -EAGAIN in *result. The op
 // is to be ended then; what it wanted is tried from the top by an operation that may wait.
 bool op_try(struct op *op, int *result);
+// After op_try() has left it with -EAGAIN. True: all it lacks is blocks of the backing, which are being read, and the
+// lane may begin others. Until lane_poll() calls ready() the op is nobody's; then it is to be resumed and run again.
+bool op_wait(struct op *op, void (*ready)(void *arg), void *arg);
+void op_resume(struct op *op);
+void lane_poll(struct lane *lane); // waits for nothing; also sees to it that what was asked for is on its way
+int lane_fd(const struct lane *lane); // readable to poll(2) when lane_poll() has something to do; -1: op_wait() is in vain
 // What the op's pointers point to is about to be loaded by the kernel, in one call between these two, with
 // nothing else of the op used. False: memory of the tier has failed meanwhile, and the op has to run again.
 bool op_lend(struct op *op);

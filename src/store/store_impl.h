@@ -305,9 +305,21 @@ struct txn_item {
 	void *merge_arg;
 };
 
+#define FETCHES_MAX (OP_PAGES_MAX + 64u)
+
+struct fetching { // blocks on their way from the backing
+	unsigned left; // I/Os
+	void (*ready)(void *arg); // NULL: somebody waits for left == 0
+	void *arg;
+	struct fetched *list[FETCHES_MAX];
+	struct iovec iov[FETCHES_MAX]; // as in list
+	struct io io[FETCHES_MAX];
+};
+
 struct op {
 	struct lane *lane;
 	struct store *store;
+	struct op *next; // idle
 	bool committed;
 	bool keep; // op_keep()
 	unsigned poisoned; // pages of the tier, when the run began
@@ -325,6 +337,7 @@ struct op {
 
 	struct fetched *fetched[FETCH_BUCKETS];
 	unsigned fetches, pending;
+	struct fetching fetching;
 
 	frame_t frames[OP_PAGES_MAX];
 	unsigned frames_claimed, frames_wanted;
@@ -360,7 +373,8 @@ struct lane {
 	unsigned spares;
 	uint8_t *scratch;              // 4 pages
 	struct record_disk *record;    // RECORD_BYTES_MAX
-	struct op op;
+	struct op *op;   // the next to begin, or the one that has begun; those that wait are not the lane's
+	struct op *idle; // more of them
 };
 
 static inline void count_add(struct lane *lane, enum counter c, uint64_t n)

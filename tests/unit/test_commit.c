@@ -68,7 +68,7 @@ static void expect_switching(void)
 
 void __wrap_index_set(struct tier *t, struct bucket *b, object_t object, page_t page, frame_t f)
 {
-	if (watched && watched->op.page_count) { // it is no admission
+	if (watched && watched->op->page_count) { // it is no admission
 		expect_switching();
 		assert_true(b->version & 1); // locked
 	}

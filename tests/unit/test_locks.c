@@ -430,7 +430,7 @@ static void wait_for_log(void)
 static void waiters_for_room(void **state)
 {
 	struct ring *ring = lane->ring;
-	lane->op.ring_wanted = ring->bytes;
+	lane->op->ring_wanted = ring->bytes;
 	guarded(&s->wait_lock, wait_no_longer, wait_for_log, 1);
 	lane_interrupt(lane, false);
 }
