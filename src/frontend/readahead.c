@@ -148,7 +148,8 @@ static void stream_move(struct readahead *r, struct stream *s, uint64_t end, boo
 		return; // a sequence, but of what is there
 	if (s->ahead < s->next)
 		s->ahead = s->next;
-	if (s->window && s->ahead - s->next > s->window / 2)
+	if (s->window == r->window_bytes ? s->ahead - s->next + r->piece_bytes > s->window // it is kept full
+					 : s->window && s->ahead - s->next > s->window / 2)
 		return;
 	s->window = s->window == 0 ? r->window_bytes / 32 : s->window < r->window_bytes ? 2 * s->window : s->window;
 	while (s->ahead < s->next + s->window) {

@@ -13,6 +13,7 @@
 #include "log.h"
 
 #define WAIT_STEP_MS 5
+#define JOIN_MS 200
 #define SPARES_MAX 300u
 #define DEPTH 128u // of a lane's I/O
 
@@ -162,7 +163,7 @@ static void op_enter(struct op *op)
 struct op *op_begin(struct lane *lane)
 {
 	struct op *op = lane->op;
-	op->committed = op->keep = false;
+	op->committed = op->keep = op->joined = false;
 	op->space_waits = 0;
 	op->conflicts = 0;
 	op->wants = op->helds = 0;
@@ -185,13 +186,41 @@ static void op_leave(struct op *op)
 	grace_leave(op->lane->reader);
 }
 
+static _Atomic uint32_t *coming(struct op *op, const struct fetched *f)
+{
+	return &op->store->coming[hash_mix(f->object, f->page / EXTENT_PAGES_MAX) % COMING];
+}
+
+// Who misses it meanwhile waits for it, rather than read it twice.
+static void announce(struct op *op, struct fetched *f)
+{
+	if (!op->keep || f->level >= 0 || f->announced)
+		return;
+	f->announced = true;
+	atomic_fetch_add_explicit(coming(op, f), 1, memory_order_relaxed);
+}
+
+// Something that it misses is on its way.
+static bool is_coming(struct op *op)
+{
+	for (unsigned b = 0; b < FETCH_BUCKETS; b++)
+		for (struct fetched *f = op->fetched[b]; f; f = f->next)
+			if (!f->ready && f->level < 0 && atomic_load_explicit(coming(op, f), memory_order_relaxed))
+				return true;
+	return false;
+}
+
 static void fetched_free(struct op *op)
 {
 	struct lane *lane = op->lane;
+	bool announced = false;
 	for (unsigned b = 0; op->fetches && b < FETCH_BUCKETS; b++)
 		for (struct fetched *f; (f = op->fetched[b]);) {
 			op->fetched[b] = f->next;
 			op->fetches--;
+			if (f->announced) // in the tier by now, or not to come
+				atomic_fetch_sub_explicit(coming(op, f), 1, memory_order_release);
+			announced |= f->announced;
 			if (lane->spares < SPARES_MAX) {
 				f->next = lane->spare;
 				lane->spare = f;
@@ -201,6 +230,8 @@ static void fetched_free(struct op *op)
 				free(f);
 			}
 		}
+	if (announced && atomic_load(&op->store->waiters))
+		wake_waiters(op->store);
 }
 
 void op_frames_return(struct op *op)
@@ -355,7 +386,7 @@ int op_fetch(struct op *op, const struct root *root, const struct fetched *what,
 		*f = *what;
 		f->data = data;
 		f->error = 0;
-		f->ready = false;
+		f->ready = f->announced = false;
 		f->next = *bucket;
 		*bucket = f;
 		op->fetches++;
@@ -434,6 +465,7 @@ static unsigned fetch_prepare(struct op *op)
 				g->list[count++] = f;
 	qsort(g->list, count, sizeof *g->list, block_order);
 	for (unsigned i = 0; i < count; i++) {
+		announce(op, g->list[i]);
 		g->iov[i] = (struct iovec){ g->list[i]->data, PAGE_BYTES };
 		struct io *last = ios ? &g->io[ios - 1] : NULL;
 		if (last && g->list[i]->block == last->block + (unsigned)last->iovcnt && last->iovcnt < IO_IOV_MAX)
@@ -543,6 +575,14 @@ static bool waits_for_device(const struct op *op)
 	return op->park != PARK_LOG && !(pages && op->overwrites);
 }
 
+static void wait_woken(struct store *s)
+{
+	struct timespec until = deadline_in_ms(WAIT_STEP_MS);
+	pthread_mutex_lock(&s->wait_lock);
+	pthread_cond_timedwait(&s->wait_cond, &s->wait_lock, &until);
+	pthread_mutex_unlock(&s->wait_lock);
+}
+
 static int wait_step(struct op *op)
 {
 	struct store *s = op->store;
@@ -554,10 +594,7 @@ static int wait_step(struct op *op)
 		return atomic_load(&s->degraded) == DEGRADED_READ_ONLY ? -EROFS : -EIO;
 	if (atomic_load(&s->log_damaged))
 		return -EIO;
-	struct timespec until = deadline_in_ms(WAIT_STEP_MS);
-	pthread_mutex_lock(&s->wait_lock);
-	pthread_cond_timedwait(&s->wait_cond, &s->wait_lock, &until);
-	pthread_mutex_unlock(&s->wait_lock);
+	wait_woken(s);
 	return 0;
 }
 
@@ -599,6 +636,23 @@ bool op_try(struct op *op, int *result)
 	return op_again(op, result);
 }
 
+// What comes may be another of the same hash, or may not get in: it is waited for once, and not for long.
+static bool joins(struct op *op)
+{
+	return op->pending && !op->keep && !op->joined && is_coming(op);
+}
+
+static void join(struct op *op)
+{
+	struct store *s = op->store;
+	uint64_t until = now_ms() + JOIN_MS;
+	op->joined = true;
+	atomic_fetch_add(&s->waiters, 1);
+	while (is_coming(op) && now_ms() < until && !atomic_load(&op->lane->interrupted))
+		wait_woken(s);
+	atomic_fetch_sub(&s->waiters, 1);
+}
+
 static void note_restart(struct op *op, int result)
 {
 	if (result != -ERESTART)
@@ -613,7 +667,7 @@ bool op_wait(struct op *op, void (*ready)(void *arg), void *arg)
 	struct lane *lane = op->lane;
 	struct op *other = NULL;
 
-	if (!op->pending || op->park != PARK_NONE || op_is_poisoned(op) || ioq_fd(lane->ioq) < 0)
+	if (!op->pending || op->park != PARK_NONE || op_is_poisoned(op) || joins(op) || ioq_fd(lane->ioq) < 0)
 		return false;
 	unsigned ios = fetch_prepare(op);
 	if (ios > ioq_room(lane->ioq) || (op == lane->op && !(other = op_new(lane))))
@@ -665,6 +719,8 @@ bool op_again(struct op *op, int *result)
 	op_leave(op);
 	if (op_is_poisoned(op))
 		forget_poisoned(op);
+	else if (joins(op))
+		join(op);
 	else if (op->pending)
 		fetch_pending(op);
 	else if (op->park != PARK_NONE)

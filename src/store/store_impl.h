@@ -135,6 +135,8 @@ struct request { // of the epoch thread to the chores thread
 	size_t install_count;
 };
 
+#define COMING 4096u
+
 struct store {
 	struct store_config config;
 	struct media *media;
@@ -205,6 +207,7 @@ struct store {
 	pthread_mutex_t wait_lock;
 	pthread_cond_t wait_cond;
 	_Atomic uint32_t waiters;
+	_Atomic uint32_t coming[COMING]; // pages that are being read into the tier, by the hash of their place
 
 	// Chores: reclaim, evict and drop passes on behalf of the epoch thread or ahead of need.
 	pthread_t chores_thread;
@@ -277,6 +280,7 @@ struct fetched { // a node or page read from the backing into DRAM, kept until t
 	struct bucket *bucket; // of the last look, for admission
 	uint32_t version;
 	unsigned run;          // of the operation: of the last look
+	bool announced;        // in store.coming
 	uint8_t *data;
 };
 
@@ -322,6 +326,7 @@ struct op {
 	struct op *next; // idle
 	bool committed;
 	bool keep; // op_keep()
+	bool joined; // it has waited for what others read into the tier
 	unsigned poisoned; // pages of the tier, when the run began
 	unsigned space_waits; // epochs waited for in vain
 	unsigned conflicts; // restarts since it began, parks not counted

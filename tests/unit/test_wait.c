@@ -210,6 +210,91 @@ static void a_full_queue_takes_no_more(void **state)
 	}
 }
 
+// ---- what others read into the tier ----------------------------------------------------------------------
+
+static struct op *first;
+static struct lane *other;
+static uint8_t joined_byte;
+
+static void *join_main(void *arg)
+{
+	return (void *)(intptr_t)OP_RUN(other, read_byte(op, 0, &joined_byte));
+}
+
+static bool sleeps(void)
+{
+	for (unsigned n = 0; !atomic_load(&s->waiters) && n < 5000; n++)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	return atomic_load(&s->waiters);
+}
+
+static void keep_first(bool keep)
+{
+	uint8_t byte;
+	int r;
+	make_cold();
+	assert_int_equal(OP_RUN(lane, read_byte(op, 3, &byte)), 0); // nodes are there
+	first = op_begin(lane);
+	if (keep)
+		assert_true(op_keep(first, 1));
+	do
+		r = read_byte(first, 0, &byte);
+	while (op_try(first, &r));
+	waiting = 1;
+	assert_true(op_wait(first, ready, &readers[0]));
+	readers[0] = (struct reader){ .op = first };
+}
+
+static void end_first(void)
+{
+	while (waiting)
+		lane_poll(lane);
+	assert_true(readers[0].done);
+}
+
+static void what_others_read_is_not_read_twice(void **state)
+{
+	pthread_t thread;
+	void *result;
+	skip_without_uring();
+	assert_int_equal(lane_new(s, &other), 0);
+	keep_first(true);
+	uint64_t reads = atomic_load(&s->backing->reads);
+	assert_int_equal(pthread_create(&thread, NULL, join_main, NULL), 0);
+	assert_true(sleeps());
+	end_first();
+	assert_int_equal(pthread_join(thread, &result), 0);
+	assert_null(result);
+	assert_int_equal(joined_byte, 1);
+	assert_int_equal(atomic_load(&s->backing->reads), reads + 1);
+	assert_int_equal(s->coming[hash_mix(object, 0) % COMING], 0);
+	lane_free(other);
+}
+
+// It may never come.
+static void others_are_not_waited_for_for_long(void **state)
+{
+	skip_without_uring();
+	assert_int_equal(lane_new(s, &other), 0);
+	keep_first(true);
+	assert_null(join_main(NULL));
+	assert_int_equal(joined_byte, 1);
+	end_first();
+	lane_free(other);
+}
+
+// What may not get into the tier is no use to others.
+static void a_mere_miss_is_not_waited_for(void **state)
+{
+	skip_without_uring();
+	assert_int_equal(lane_new(s, &other), 0);
+	keep_first(false);
+	assert_int_equal(s->coming[hash_mix(object, 0) % COMING], 0);
+	assert_null(join_main(NULL));
+	end_first();
+	lane_free(other);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -218,6 +303,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_error_ends_all_that_wait, setup, teardown),
 		cmocka_unit_test_setup_teardown(only_blocks_are_waited_for, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_queue_takes_no_more, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_others_read_is_not_read_twice, setup, teardown),
+		cmocka_unit_test_setup_teardown(others_are_not_waited_for_for_long, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_mere_miss_is_not_waited_for, setup, teardown),
 	};
 	log_init("test_wait");
 	log_quiet(1);
