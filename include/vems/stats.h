@@ -47,6 +47,7 @@
 	X(degraded, "", "0: well; 1: backing fails, new dirty pages refused; 2: read-only")          \
 	X(transport, "", "0: requests come by /dev/fuse; 1: by io_uring")                   \
 	X(transport_reason, "", "why so, as the summary says")                              \
+	X(requests_waited, "requests", "by io_uring that waited for the backing, beside their thread") \
 	X(requests_parked, "requests", "by io_uring that waited in another thread")         \
 	X(queue_full, "times", "all entries of a core's queue were in use")                 \
 	X(scrub_state, "", "0: none since the mount; 1: under way; 2: done; 3: stopped")    \

@@ -56,7 +56,7 @@ static void reply_stats(fuse_req_t req, struct frontend *f, size_t out_bytes)
 	stats.transport = atomic_load(&f->transport);
 	stats.transport_reason = atomic_load(&f->transport_reason);
 	if (f->uring)
-		uring_counts(f->uring, &stats.requests_parked, &stats.queue_full);
+		uring_stats(f->uring, &stats);
 	fuse_reply_ioctl(req, 0, &stats, sizeof stats);
 }
 

@@ -108,7 +108,7 @@ struct uring {
 	int refuse;       // tests: the queue to be registered wrongly; -1
 	unsigned lanes;
 	struct uring_lane *lane;
-	_Atomic uint64_t parked_count, full_count;
+	_Atomic uint64_t waited_count, parked_count, full_count;
 
 	pthread_mutex_t lock; // of what the lanes are told and report
 	pthread_cond_t changed;
@@ -370,6 +370,7 @@ static void serve_sane(struct uring_lane *l, struct uring_entry *e)
 	switch (hot_serve(w, &e->hot, entry_ready, e)) {
 	case HOT_WAITS:
 		l->waiting++;
+		atomic_fetch_add_explicit(&l->u->waited_count, 1, memory_order_relaxed);
 		return;
 	case HOT_ANSWERED:
 		set_answer(e, e->hot.error, e->hot.bytes);
@@ -827,10 +828,11 @@ void uring_free(struct uring *u)
 	free(u);
 }
 
-void uring_counts(struct uring *u, uint64_t *ret_parked, uint64_t *ret_queue_full)
+void uring_stats(struct uring *u, struct vems_stats *ret_stats)
 {
-	*ret_parked = atomic_load_explicit(&u->parked_count, memory_order_relaxed);
-	*ret_queue_full = atomic_load_explicit(&u->full_count, memory_order_relaxed);
+	ret_stats->requests_waited = atomic_load_explicit(&u->waited_count, memory_order_relaxed);
+	ret_stats->requests_parked = atomic_load_explicit(&u->parked_count, memory_order_relaxed);
+	ret_stats->queue_full = atomic_load_explicit(&u->full_count, memory_order_relaxed);
 }
 
 // ---- workers that may wait ------------------------------------------------------------------------

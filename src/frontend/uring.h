@@ -17,7 +17,7 @@ struct uring *uring_new(struct frontend *f, enum vems_transport_reason *ret_reas
 int uring_register(struct uring *u);
 // No other worker may be left. What they have finished is answered; then the threads end.
 void uring_free(struct uring *u);
-void uring_counts(struct uring *u, uint64_t *ret_parked, uint64_t *ret_queue_full);
+void uring_stats(struct uring *u, struct vems_stats *ret_stats); // those of the requests
 
 // For workers that may wait. The next request that had to be parked; sleeps until there is one, or
 // something else to see to: NULL.

@@ -151,7 +151,7 @@ misses_beside_hits() {
 	local cold hot
 	cold=$(jq '.jobs[0].read.total_ios' "$DIR/cold") hot=$(jq '.jobs[0].read.total_ios' "$DIR/hot")
 	echo "$cold misses in 6 s, $hot hits in 2 s of them"
-	[ "$(counter requests_parked)" -gt 48 ] || fail "nothing had to wait"
+	[ "$(counter requests_waited)" -gt 48 ] || fail "nothing had to wait"
 	[ "$hot" -gt $((cold * 10)) ] || fail "hits wait for misses"
 	[ "$hot" -gt 2000 ] || fail "hits are slow"
 	echo "$$" >"${CGROUP%/*}/cgroup.procs" # rmdir wants it empty; the daemon moves, too
