@@ -152,10 +152,12 @@ static bool serve_flags(fuse_req_t req, fuse_ino_t ino, unsigned command, const 
 	return true;
 }
 
-static int act(struct store *store, unsigned command)
+static int act(struct frontend *f, unsigned command)
 {
+	struct store *store = f->store;
+
 	if (command == VEMS_IOC_SYNC)
-		return store_sync(store);
+		return request_sync(f);
 	if (command == VEMS_IOC_SCRUB)
 		return store_scrub(store);
 	store_scrub_stop(store);
@@ -182,7 +184,7 @@ void serve_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *arg, st
 	} else if (command == VEMS_IOC_STATS) {
 		reply_stats(req, f, out_bytes);
 	} else if (!request_defer(worker_self, req)) {
-		r = act(f->store, command);
+		r = act(f, command);
 		if (r)
 			fuse_reply_err(req, -r);
 		else

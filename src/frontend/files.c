@@ -204,7 +204,7 @@ void serve_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t bytes,
 	REQUEST_RUN(w, req, op, r, fs_write(op, f->fs, ino, data, bytes, (uint64_t)offset, kill));
 	op_end(op);
 	if (r > 0 && sync)
-		synced = store_sync(f->store);
+		synced = request_sync(f);
 	if (r < 0 || synced)
 		fuse_reply_err(req, r < 0 ? -r : -synced);
 	else
@@ -220,7 +220,7 @@ void serve_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file
 	if (!f->persistent) {
 		if (request_defer(worker_self, req))
 			return;
-		r = store_sync(f->store);
+		r = request_sync(f);
 	}
 	// Nothing can be written, so nothing is left to be.
 	fuse_reply_err(req, r == -EROFS ? 0 : -r);
@@ -249,7 +249,7 @@ void serve_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t offset, struct
 		done += r > 0 ? (size_t)r : 0;
 	}
 	if (r >= 0 && to_fi->flags & (O_SYNC | O_DSYNC) && !f->persistent)
-		r = store_sync(f->store);
+		r = request_sync(f);
 	if (r < 0 && !done)
 		fuse_reply_err(req, -r);
 	else

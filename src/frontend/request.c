@@ -110,12 +110,34 @@ bool request_defer(struct worker *w, fuse_req_t req)
 	return true;
 }
 
+static void wait_begins(struct frontend *f)
+{
+	if (atomic_fetch_add(&f->waiting, 1) + 1 == atomic_load(&f->crew))
+		frontend_wake(f); // nobody is left for the next request
+}
+
+static void wait_ends(struct frontend *f)
+{
+	atomic_fetch_sub(&f->waiting, 1);
+}
+
+int request_sync(struct frontend *f)
+{
+	int r;
+
+	wait_begins(f);
+	r = store_sync(f->store);
+	wait_ends(f);
+	return r;
+}
+
 // Only a request that is about to wait says that it can be interrupted: it costs two global locks.
 bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result)
 {
-	if (w->nowait) {
-		bool again = op_try(op, result);
+	bool again;
 
+	if (w->nowait) {
+		again = op_try(op, result);
 		w->deferred |= !again && *result == -EAGAIN;
 		return again;
 	}
@@ -123,7 +145,12 @@ bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result)
 		w->may_interrupt = true;
 		fuse_req_interrupt_func(req, interrupt, w);
 	}
-	return op_again(op, result);
+	if (*result != -ERESTART)
+		return op_again(op, result);
+	wait_begins(w->frontend);
+	again = op_again(op, result);
+	wait_ends(w->frontend);
+	return again;
 }
 
 ssize_t request_read(struct worker *w, struct op *op, object_t id, uint64_t offset, size_t bytes, bool touch, char *to)

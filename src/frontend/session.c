@@ -3,7 +3,7 @@
 //
 // 1. A worker takes a request, runs it to its end and answers it; then takes the next. No thread is
 //    made for a request. With more workers than cores a miss, which sleeps, holds up no hit as long
-//    as one worker is left.
+//    as one worker is left; when all of them wait, more are made, which stay.
 // 2. The thread of frontend_serve() serves nothing. It sleeps on the eventfd and sees to what has
 //    changed: the handshake is done, a signal has come, a worker has left, the caller of a request
 //    that waits has a signal.
@@ -29,6 +29,7 @@
 
 #define THREADS_DEFAULT 16u
 #define READERS 2u // of /dev/fuse, where requests come by io_uring
+#define CREW_MAX 128u
 #define ATIMES_AT_ONCE 64u
 #define WAKE_AGAIN_MS 10
 #define LOOK_AGAIN_MS 200
@@ -362,7 +363,7 @@ static int worker_start(struct worker *w)
 	return 0;
 }
 
-static int start_workers(struct frontend *f, unsigned count, enum worker_kind kind)
+static int add_workers(struct frontend *f, unsigned count, enum worker_kind kind)
 {
 	int r = 0;
 
@@ -377,11 +378,44 @@ static int start_workers(struct frontend *f, unsigned count, enum worker_kind ki
 		else
 			f->workers++;
 	}
+	return r;
+}
+
+static int start_workers(struct frontend *f, unsigned count, enum worker_kind kind)
+{
+	int r = add_workers(f, count, kind);
+
 	if (r) {
 		log_error("cannot start %u threads: %s", f->threads, strerror(-r));
 		fuse_session_exit(f->session);
 	}
 	return r;
+}
+
+static unsigned most_workers(const struct frontend *f)
+{
+	return READERS + (f->threads < CREW_MAX ? CREW_MAX : f->threads) + 1;
+}
+
+static void count_crew(struct frontend *f)
+{
+	unsigned crew = 0;
+
+	for (unsigned i = 0; i < f->workers; i++)
+		crew += f->worker[i].kind == f->crew_kind;
+	atomic_store(&f->crew, crew);
+}
+
+// All of them wait, and nobody takes the next request, a hit perhaps. What cannot be had is done without.
+static void relieve_workers(struct frontend *f)
+{
+	while (atomic_load(&f->waiting) >= atomic_load(&f->crew)) {
+		unsigned room = most_workers(f) - f->workers;
+
+		if (!room || add_workers(f, room < f->threads ? room : f->threads, f->crew_kind))
+			break;
+		count_crew(f);
+	}
 }
 
 static void stop_workers(struct frontend *f)
@@ -432,6 +466,7 @@ static void switch_uring_on(void)
 
 static void choose(struct frontend *f, bool uring, enum vems_transport_reason reason)
 {
+	f->crew_kind = uring ? WORKER_WAITS : WORKER_READS;
 	atomic_store(&f->transport, uring);
 	atomic_store(&f->transport_reason, reason);
 }
@@ -499,7 +534,7 @@ int frontend_new(const struct frontend_config *config, struct frontend **ret_fro
 	f->kernel_caches = config->kernel_caches;
 	f->libfuse_checks_owner = config->fuse_options && strstr(config->fuse_options, "allow_root");
 	f->wakeup = eventfd(0, EFD_CLOEXEC);
-	f->worker = calloc(READERS + f->threads + 1, sizeof *f->worker);
+	f->worker = calloc(most_workers(f), sizeof *f->worker);
 	if (f->wakeup < 0 || !f->worker)
 		goto fail;
 	if (config->switch_uring_on)
@@ -581,10 +616,13 @@ int frontend_serve(struct frontend *f, void (*ready)(void *arg), void *arg)
 			r = settle_transport(f);
 			if (r)
 				fuse_session_exit(f->session);
+			count_crew(f);
 			announced = !r;
 			if (announced)
 				ready(arg);
 		}
+		if (settled)
+			relieve_workers(f);
 		if (stop_signal)
 			fuse_session_exit(f->session);
 	}
