@@ -140,13 +140,14 @@ _Static_assert(offsetof(struct tier_header_disk, reserved) == 104, "layout");
 enum tier_word {
 	WORD_STATE,    // enum tier_state
 	WORD_ATTACH,   // attach id
-	WORD_EPOCH,    // of the superblock in force, or one behind
+	WORD_EPOCH,    // of the superblock in force; with TIER_EPOCH_NEXT, that of the next one may be
 	WORD_LSN_BASE, // all LSNs seen before this attach or recovery are below
 	WORD_TAIL_LSN, // T: no record <= it is needed
 	WORD_RING_TAIL // logical offset, one word per ring
 };
 enum tier_state { TIER_BLANK = 0, TIER_ATTACHING = 1, TIER_IN_USE = 2, TIER_CLEAN = 3 };
 #define TIER_WORD_STRIDE 64u
+#define TIER_EPOCH_NEXT (UINT64_C(1) << 55) // set before superblocks are written
 
 struct slot_disk { // of the frame table, one per frame
 	uint64_t check; // of the rest with frame and attach id mixed in; or that of a free slot

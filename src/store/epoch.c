@@ -532,11 +532,12 @@ static int switch_super(struct build *b)
 	next.root_level = b->root.level;
 	next.space = b->space_root.entry;
 	next.written_ns = b->cut_wall_ns;
+	pair_announce(s);
 	int r = super_write_both(s, &next);
 	if (r)
 		return r;
 	tier_word_store(s->media, WORD_EPOCH, next.epoch);
-	media_drain(s->media); // the epoch before the next superblock, copies of nodes before they are installed
+	media_drain(s->media); // the epoch before the next is announced, copies of nodes before they are installed
 	poison_spares_front(s); // the tier may be one behind, but no more
 	s->super = next;
 	return 0;

@@ -22,7 +22,8 @@ struct tier_view {
 	enum tier_found found;
 	struct tier_geometry geometry;
 	uint8_t fsid[16];
-	uint64_t state, attach, epoch;
+	uint64_t state, attach;
+	uint64_t epoch; // with TIER_EPOCH_NEXT
 };
 
 struct backing_view {
@@ -102,7 +103,7 @@ static int view_backing(struct backing *b, struct ioq *q, struct backing_view *v
 
 // ---- formatting ---------------------------------------------------------------------------------
 
-static int check_sizes(const struct media *m, const struct backing *b, bool tiny)
+static int check_tier_size(const struct media *m, bool tiny)
 {
 	struct tier_geometry g;
 	if (!tiny && m->size_bytes < 32 * MIB) {
@@ -110,16 +111,22 @@ static int check_sizes(const struct media *m, const struct backing *b, bool tiny
 			  (unsigned long long)(m->size_bytes / MIB));
 		return -EINVAL;
 	}
-	if (!tiny && b->size_bytes < 64 * MIB) {
-		log_error("%s: a backing of %llu MiB is too small: at least 64 MiB are needed", b->path,
-			  (unsigned long long)(b->size_bytes / MIB));
-		return -EINVAL;
-	}
 	if (tier_geometry_for(m->size_bytes, 0, &g)) {
 		log_error("%s: too small for a tier", m->path);
 		return -EINVAL;
 	}
 	return 0;
+}
+
+static int check_sizes(const struct media *m, const struct backing *b, bool tiny)
+{
+	int r = check_tier_size(m, tiny);
+	if (!r && !tiny && b->size_bytes < 64 * MIB) {
+		log_error("%s: a backing of %llu MiB is too small: at least 64 MiB are needed", b->path,
+			  (unsigned long long)(b->size_bytes / MIB));
+		r = -EINVAL;
+	}
+	return r;
 }
 
 static int format_backing(struct backing *b, struct ioq *q, struct super_disk *ret_super)
@@ -214,8 +221,10 @@ static int attach_tier(struct store *s, lsn_t base)
 	struct media *m = s->media;
 	struct tier_geometry g;
 	uint64_t attach = 0;
-	int r = tier_geometry_for(m->size_bytes, 0, &g);
+	int r = check_tier_size(m, s->config.tiny);
 
+	if (!r)
+		r = tier_geometry_for(m->size_bytes, 0, &g);
 	while (!r && attach == 0) {
 		r = random_bytes(&attach, sizeof attach);
 		attach &= LSN_MAX;
@@ -265,6 +274,11 @@ static int resume_tier(struct store *s, const struct tier_view *t)
 	return new_tier(s, &t->geometry, t->attach);
 }
 
+static void tell_of_next(struct store *s)
+{
+	tier_word_store(s->media, WORD_EPOCH, s->super.epoch | TIER_EPOCH_NEXT);
+}
+
 int pair_resumed(struct store *s)
 {
 	if (!s->resumes)
@@ -274,23 +288,25 @@ int pair_resumed(struct store *s)
 		return r;
 	if (!tier_headers_equal(s->media))
 		tier_write_header(s->media, &s->tier->geometry, s->super.fsid);
+	if (s->super.state == SUPER_CLEAN)
+		tell_of_next(s);
 	set_state(s->media, TIER_IN_USE); // before a superblock is written: while it is CLEAN, none is torn
 	if (s->super.state == SUPER_CLEAN) {
 		r = write_supers(s, SUPER_ATTACHED, s->tier->attach);
 		if (r)
 			return r;
 		tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
-		media_drain(s->media); // before an epoch makes it two behind
+		media_drain(s->media); // before it is told of the next
 	}
 	return 0;
 }
 
-void pair_catch_up(struct store *s)
+void pair_announce(struct store *s)
 {
-	if (!s->resumes)
-		return; // none was given
-	tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
-	media_drain(s->media); // before a superblock makes it two behind
+	if (s->read_only && !s->resumes)
+		return; // a repair, and none was given
+	tell_of_next(s);
+	media_drain(s->media); // before the superblocks
 }
 
 void pair_release_tier(struct store *s)
@@ -402,6 +418,13 @@ static bool tier_is_own(const struct tier_view *t, const struct super_disk *supe
 	return t->found == TIER_FOUND_GOOD && t->attach != 0 && t->attach == super->attach && memcmp(t->fsid, super->fsid, 16) == 0;
 }
 
+// Behind its backing by superblocks of which it was told, at most.
+static bool tier_follows(const struct tier_view *t, const struct super_disk *super)
+{
+	return tier_is_own(t, super) && (t->epoch == super->epoch || t->epoch == (super->epoch | TIER_EPOCH_NEXT) ||
+					 t->epoch == ((super->epoch - 1) | TIER_EPOCH_NEXT));
+}
+
 static bool tier_is_empty(const struct tier_view *t)
 {
 	return t->found == TIER_FOUND_BLANK ||
@@ -451,12 +474,12 @@ static int pair_attached(struct store *s, const struct tier_view *t)
 	const struct super_disk *super = &s->super;
 
 	// Also where the last step of attaching was cut off. --lose-tier, not needed, changes nothing.
-	if (tier_is_own(t, super) && (t->epoch == super->epoch || t->epoch + 1 == super->epoch))
+	if (tier_follows(t, super))
 		return resume_tier(s, t);
 	if (tier_is_own(t, super) && !s->config.lose_tier) {
 		log_error("%s and %s: one of them is a stale copy: the tier is of epoch %llu, the backing of epoch %llu; use the matching "
 			  "pair, or --lose-tier to mount the backing alone", s->media->path, s->backing->path,
-			  (unsigned long long)t->epoch, (unsigned long long)super->epoch);
+			  (unsigned long long)(t->epoch & ~TIER_EPOCH_NEXT), (unsigned long long)super->epoch);
 		return -ESTALE;
 	}
 	// What is another's or unknown needs --discard-tier as well; a damaged tier of ours is as good as lost.
@@ -486,8 +509,7 @@ static int pair_clean(struct store *s, const struct tier_view *t)
 	const struct super_disk *super = &s->super;
 	lsn_t base = super->cut + LSN_BASE_JUMP;
 
-	if (tier_is_own(t, super) && (t->epoch == super->epoch || t->epoch + 1 == super->epoch) &&
-	    (t->state == TIER_CLEAN || t->state == TIER_IN_USE))
+	if (tier_follows(t, super) && (t->state == TIER_CLEAN || t->state == TIER_IN_USE))
 		return resume_tier(s, t);
 	if (tier_is_empty(t))
 		return attach_or_empty(s, base);
@@ -555,12 +577,7 @@ int pair(struct store *s, struct media *m, struct backing *b)
 		return pair_blank(s, &bv, &tv);
 	if (bv.found != SUPER_GOOD)
 		return refuse_backing(s, &bv);
-	bool fits = tv.found != TIER_FOUND_BLANK || tier_geometry_for(m->size_bytes, 0, &tv.geometry) == 0;
-	if (!fits) {
-		log_error("%s: too small for a tier", m->path);
-		return -EINVAL;
-	}
-	if (s->super.cut > LSN_LIMIT - LSN_LOST_JUMP || s->super.epoch > LSN_LIMIT) {
+	if (s->super.cut > LSN_LIMIT - LSN_LOST_JUMP || s->super.epoch > TIER_EPOCH_NEXT / 2) {
 		log_error("%s: numbers are used up: the superblock has cut %llu and epoch %llu", b->path,
 			  (unsigned long long)s->super.cut, (unsigned long long)s->super.epoch);
 		return -EUCLEAN;

@@ -330,7 +330,7 @@ int store_put_in_force(struct store *s)
 	if (!r)
 		r = equalise_supers(s);
 	if (!r && !clean)
-		pair_catch_up(s);
+		pair_announce(s);
 	s->super = next;
 	if (!r && clean)
 		pair_release_tier(s);

@@ -492,8 +492,6 @@ int recover(struct store *s)
 		claims_recovered(s); // promised before the crash
 		if (!s->read_only) {
 			tier_word_store(s->media, WORD_LSN_BASE, next);
-			// It may be one behind; a cut after the next superblock must not make it two.
-			tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
 			media_drain(s->media); // before an LSN is handed out or a superblock written
 			if (!poison_spares_front(s))
 				r = -EUCLEAN;

@@ -197,6 +197,7 @@ static int mark_clean(struct store *s)
 	struct super_disk next = s->super;
 	next.epoch++;
 	next.state = SUPER_CLEAN;
+	pair_announce(s);
 	int r = super_write_both(s, &next);
 	if (r)
 		return r;

@@ -256,8 +256,8 @@ struct store {
 };
 
 void store_forget(struct store *s); // overlay and DROPs
-// The tier, which may be one epoch behind, follows the superblock in force.
-void pair_catch_up(struct store *s);
+// To be called before superblocks of the next epoch are written: one behind, and not told, the tier is a stale copy.
+void pair_announce(struct store *s);
 // The tier holds nothing that is needed: it may be attached to anything.
 void pair_release_tier(struct store *s);
 int equalise_supers(struct store *s);

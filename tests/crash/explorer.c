@@ -548,7 +548,7 @@ static void run_on_base(struct scene *s, const int *action, unsigned count)
 	if (kind == ACTION_REMOUNT)
 		image_tear_header_b(i);
 	if (kind == ACTION_MOUNT) // as a crash behind the superblocks leaves it
-		image_age_tier(i, image_super(i)->epoch - 1);
+		image_age_tier(i, (image_super(i)->epoch - 1) | TIER_EPOCH_NEXT);
 	if (!mounts)
 		s->visit = VISIT_NONE;
 	int r = scene_mount(s, i);
@@ -590,7 +590,7 @@ static void run_repair(struct scene *s, enum action_kind kind)
 	s->now = base_history.point[base_history.points - 1].tree;
 	s->discards_tier = true;
 	if (kind == ACTION_REPAIR) { // as a crash between the superblocks leaves it
-		image_age_tier(i, image_super(i)->epoch - 1);
+		image_age_tier(i, (image_super(i)->epoch - 1) | TIER_EPOCH_NEXT);
 		image_tear_super_b(i);
 	} else {
 		image_tear_header_b(i);

@@ -65,10 +65,11 @@ static bool word_is_good(const struct pair_at *p, unsigned word)
 	return tier_word_load(p->durable->media, word, &found) == 0;
 }
 
-// The tier is the one that superblock is of: its epoch may be one behind.
+// The tier is the one that superblock is of: its epoch may be one behind, if it was told so.
 static bool tier_follows(const struct pair_at *p, const struct super_disk *s)
 {
-	return word_is(p, WORD_ATTACH, s->attach) && (word_is(p, WORD_EPOCH, s->epoch) || word_is(p, WORD_EPOCH, s->epoch - 1));
+	return word_is(p, WORD_ATTACH, s->attach) && (word_is(p, WORD_EPOCH, s->epoch) || word_is(p, WORD_EPOCH, s->epoch | TIER_EPOCH_NEXT) ||
+						      word_is(p, WORD_EPOCH, (s->epoch - 1) | TIER_EPOCH_NEXT));
 }
 
 static bool tier_counts(const struct pair_at *p)
@@ -110,7 +111,7 @@ const char *pair_word_relies(const struct pair_at *p, unsigned word, uint64_t va
 	if (word == WORD_STATE)
 		return state_relies(p, value);
 	if (word == WORD_EPOCH)
-		return s && tier_counts(p) && value > s->epoch ? "the tier's epoch before the superblock's" : NULL;
+		return s && tier_counts(p) && (value & ~TIER_EPOCH_NEXT) > s->epoch ? "the tier's epoch before the superblock's" : NULL;
 	if (word == WORD_ATTACH && value == 0 && (word_is(p, WORD_STATE, TIER_IN_USE) || word_is(p, WORD_STATE, TIER_CLEAN)))
 		return "an attach id taken back before the state says so";
 	uint64_t attach;

@@ -270,7 +270,7 @@ static void crash_once(struct world *parent, uint64_t event, uint64_t seed)
 	if (lose) {
 		// Missing, or a copy of it from before.
 		if (!super || super->state != SUPER_ATTACHED || super->epoch < 3 || rng_below(&rng, 2) ||
-		    image_age_tier(i, super->epoch - 2))
+		    image_age_tier(i, super->epoch - 1 - rng_below(&rng, 2)))
 			image_blank_tier(i);
 		cut = super ? super->cut : 0;
 		tally.lost_tier++;

@@ -73,16 +73,15 @@ cp "$FAST/new-tier" "$TIER"
 mount_fs
 complete
 
-step "a stale copy of either device is refused"
+step "a copy of either device that is one epoch old is refused"
 sync_fs
 kill9
 cp "$TIER" "$FAST/old-tier"
 cp --sparse=always "$BACKING" "$DIR/old-backing"
 mount_fs
-for i in 1 2 3; do
-	echo "$i" >"$MNT/epoch"
-	sync_fs
-done
+echo 1 >"$MNT/epoch"
+sync_fs
+echo 2 >"$MNT/epoch" # in the tier alone
 cp "$MNT/epoch" "$DIR/expected/epoch"
 kill9
 cp "$TIER" "$FAST/new-tier"
@@ -96,6 +95,30 @@ cp --sparse=always "$DIR/new-backing" "$BACKING"
 mount_fs
 complete
 unmount_fs
+
+step "so is that of a tier that was unmounted, once it has been mounted again"
+cp "$TIER" "$FAST/old-tier"
+mount_fs
+echo 3 >"$MNT/epoch"
+cp "$MNT/epoch" "$DIR/expected/epoch"
+kill9
+cp "$TIER" "$FAST/new-tier"
+cp "$FAST/old-tier" "$TIER"
+refuse 'stale.*--lose-tier'
+cp "$FAST/new-tier" "$TIER"
+mount_fs
+complete
+unmount_fs
+
+step "too small for a tier, blank or not"
+cp "$TIER" "$FAST/new-tier"
+rm "$TIER"
+truncate -s 16M "$TIER"
+refuse 'too small.*32 MiB'
+rm "$TIER"
+head -c 16384 /dev/urandom >"$TIER"
+refuse 'too small.*32 MiB' --discard-tier
+cp "$FAST/new-tier" "$TIER"
 
 step "a clean backing and another file system's tier: refused; --discard-tier takes it"
 make_pair 32 64

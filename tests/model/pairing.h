@@ -39,13 +39,22 @@ inline void module_note(const World &w, Module *ret, bool copy)
 	ret->copy = copy || w.user.copy;
 	ret->begun = w.user.begun;
 }
-// A stale copy of a tier that is as good as the tier by all that its header says: none can know.
+// What the tier's word says of the epoch, of a backing of that epoch.
+inline bool epoch_fits(u64 word, u64 epoch)
+{
+	u64 noted = word & ~NEXT_ANNOUNCED;
+	return noted == epoch || (noted + 1 == epoch && (word & NEXT_ANNOUNCED || !keeps(one_behind)));
+}
+// A stale copy of a tier, made in the epoch that is in force: none can know.
 inline bool module_deceives(const World &w)
 {
 	const Module &m = w.shelf;
 	for (int copy = 0; copy < 2; copy++) {
 		Super s;
-		if (m.copy && !m.begun && super_decode(w.disk.now[copy * 2].w, &s) && m.words[W_ATTACH] == s.attach && m.words[W_EPOCH] + 4 > s.epoch)
+		u64 word = m.words[W_EPOCH];
+		bool fits = super_decode(w.disk.now[copy * 2].w, &s) && m.words[W_ATTACH] == s.attach &&
+			    ((word & ~NEXT_ANNOUNCED) == s.epoch || (word == (NEXT_ANNOUNCED | (s.epoch - 1))));
+		if (m.copy && !m.begun && fits)
 			return true;
 	}
 	return false;
@@ -124,8 +133,8 @@ inline bool tier_is_own(const World &w, const Super &s)
 }
 inline Match media_match(const World &w, const Super &s)
 {
-	u64 state = w.tier.visible[W_STATE], epoch = w.tier.visible[W_EPOCH];
-	bool own = tier_is_own(w, s), near = epoch == s.epoch || epoch + 1 == s.epoch, good = false, zero = true;
+	u64 state = w.tier.visible[W_STATE];
+	bool own = tier_is_own(w, s), near = epoch_fits(w.tier.visible[W_EPOCH], s.epoch), good = false, zero = true;
 	for (int i = keeps(header_cut_off) ? W_HEADER_END : W_HEADER; i < TIER_WORDS; i++)
 		zero = zero && !w.tier.visible[i];
 	for (int i = 0; i < 4; i += 2)
@@ -205,8 +214,11 @@ inline void tier_wipe(World &w)
 		w.tier.store(LANE0, W_TAIL + r, 0);
 	w.tier.store(LANE0, W_BASE, keeps(blank_base) ? w.rec.super.cut : 0);
 	w.tier.store(LANE0, W_T, 0);
-	// that of the backing or that of the superblocks to come: either will do
-	w.tier.store(LANE0, W_EPOCH, w.rec.super.epoch + (keeps(attach_epoch) && dice->chance(2)));
+	// that of the superblocks to come, or that of the backing and that they come: either will do
+	if (keeps(attach_epoch) && dice->chance(2))
+		w.tier.store(LANE0, W_EPOCH, w.rec.super.epoch + 1);
+	else
+		epoch_announce(w, LANE0, w.rec.super.epoch);
 }
 
 inline Run headers_step(World &w) // one copy is whole at any time
@@ -267,12 +279,12 @@ inline Run attach_step(World &w)
 	END(rec.sub_pc);
 }
 
-// The tier's epoch first: two epochs of superblocks without a word to it, and it is two behind.
+// The tier is told first: two epochs of superblocks without a word to it, and it is two behind.
 inline Run warm_step(World &w)
 {
 	BEGIN(w.rec.sub_pc)
 	if (keeps(warm_note))
-		w.tier.store(LANE0, W_EPOCH, w.rec.super.epoch);
+		epoch_announce(w, LANE0, w.rec.super.epoch);
 	w.tier.store(LANE0, W_STATE, TIER_IN_USE); // while it is CLEAN, no superblock is being written
 	STEP(w.rec.sub_pc);
 	w.tier.drain(LANE0);
@@ -309,6 +321,10 @@ inline Run unmount_step(World &w)
 {
 	BEGIN(w.unmount_pc)
 	w.rec.super = { w.epoch, w.clean_cut, w.attach, w.root, true };
+	epoch_announce(w, EPOCH, w.epoch);
+	STEP(w.unmount_pc);
+	w.tier.drain(EPOCH);
+	STEP(w.unmount_pc);
 	super_next(w, false);
 	w.oracle.commits_since_attach = false;
 	if (!keeps(clean_header_last)) {
