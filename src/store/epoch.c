@@ -536,10 +536,10 @@ static int switch_super(struct build *b)
 	int r = super_write_both(s, &next);
 	if (r)
 		return r;
-	tier_word_store(s->media, WORD_EPOCH, next.epoch);
-	media_drain(s->media); // the epoch before the next is announced, copies of nodes before they are installed
-	poison_spares_front(s); // the tier may be one behind, but no more
 	s->super = next;
+	pair_note(s);
+	media_drain(s->media); // the note before the next is announced, copies of nodes before they are installed
+	poison_spares_front(s); // the tier may be one behind, but no more
 	return 0;
 }
 

@@ -274,6 +274,11 @@ static int resume_tier(struct store *s, const struct tier_view *t)
 	return new_tier(s, &t->geometry, t->attach);
 }
 
+void pair_note(struct store *s)
+{
+	tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
+}
+
 static void tell_of_next(struct store *s)
 {
 	tier_word_store(s->media, WORD_EPOCH, s->super.epoch | TIER_EPOCH_NEXT);
@@ -295,7 +300,7 @@ int pair_resumed(struct store *s)
 		r = write_supers(s, SUPER_ATTACHED, s->tier->attach);
 		if (r)
 			return r;
-		tier_word_store(s->media, WORD_EPOCH, s->super.epoch);
+		pair_note(s);
 		media_drain(s->media); // before it is told of the next
 	}
 	return 0;
@@ -303,8 +308,6 @@ int pair_resumed(struct store *s)
 
 void pair_announce(struct store *s)
 {
-	if (s->read_only && !s->resumes)
-		return; // a repair, and none was given
 	tell_of_next(s);
 	media_drain(s->media); // before the superblocks
 }
@@ -316,7 +319,7 @@ void pair_release_tier(struct store *s)
 		return; // none was given
 	set_state(m, TIER_ATTACHING);
 	tier_word_store(m, WORD_ATTACH, 0);
-	tier_word_store(m, WORD_EPOCH, s->super.epoch);
+	pair_note(s);
 	media_drain(m);
 	if (!tier_headers_equal(m))
 		tier_write_header(m, &s->tier->geometry, s->super.fsid);

@@ -329,8 +329,11 @@ int store_put_in_force(struct store *s)
 	s->super = s->super_before;
 	if (!r)
 		r = equalise_supers(s);
-	if (!r && !clean)
+	if (!r && !clean && s->resumes) {
+		pair_note(s);
+		media_drain(s->media); // before it is told of the next
 		pair_announce(s);
+	}
 	s->super = next;
 	if (!r && clean)
 		pair_release_tier(s);

@@ -201,7 +201,8 @@ static int mark_clean(struct store *s)
 	int r = super_write_both(s, &next);
 	if (r)
 		return r;
-	tier_word_store(s->media, WORD_EPOCH, next.epoch);
+	s->super = next;
+	pair_note(s);
 	tier_word_store(s->media, WORD_STATE, TIER_CLEAN);
 	media_drain(s->media); // what is unmounted stays CLEAN
 	return 0;

@@ -256,6 +256,8 @@ struct store {
 };
 
 void store_forget(struct store *s); // overlay and DROPs
+// The tier notes the superblocks in force: an older backing is a stale copy from then on. The caller drains.
+void pair_note(struct store *s);
 // To be called before superblocks of the next epoch are written: one behind, and not told, the tier is a stale copy.
 void pair_announce(struct store *s);
 // The tier holds nothing that is needed: it may be attached to anything.
