@@ -450,6 +450,8 @@ static int emit_poisoned(struct sweep *w)
 	frame_t dirty[EXTENT_PAGES_MAX];
 	uint64_t live = live_pages(w, p->object, first, &e), tag = 0;
 
+	if (check_cancelled(w->config))
+		return -ECANCELED;
 	w->poisoned_page = first + e.pages;
 	if (w->poisoned_page == p->to) {
 		w->next_poisoned++;

@@ -576,6 +576,25 @@ static void test_pages_of_a_lost_inner_node_read_as_errors(void **state)
 		lost_node(i % 2, long_file, 600, 1, i / 2);
 }
 
+// To write down what may be lost of it would take more space than there is.
+static void test_lost_part_of_a_huge_sparse_file_has_to_be_dropped(void **state)
+{
+	struct stat st = { .st_size = INT64_C(1) << 50 };
+	struct item_key limit;
+	lost_images_make();
+	images_put(lost_image[0][0], lost_image[0][1]);
+	open_fs();
+	assert_int_equal(RUN(fs_setattr(op, fs, long_file, &st, FS_SET_SIZE, &st)), 0);
+	close_fs(false);
+	images_take(tier, backing);
+	node_of(item_key(long_file, ITEM_EXTENT, LONG_PAGES - 1), 0, &limit)->body[NODE_BODY_BYTES - 1] ^= 1;
+	put_case();
+	assert_int_equal(run_repair(false), -ENOSPC);
+	assert_int_equal(run_repair(true), 1);
+	assert_only_stays("sparse");
+	assert_works("sparse");
+}
+
 // ---- the power fails ----------------------------------------------------------------------------------------
 
 static void damage_some_leaf(void)
@@ -970,6 +989,7 @@ int main(void)
 		cmocka_unit_test(test_damaged_pages_are_dropped_if_that_is_wanted),
 		cmocka_unit_test(test_pages_of_a_lost_leaf_read_as_errors),
 		cmocka_unit_test(test_pages_of_a_lost_inner_node_read_as_errors),
+		cmocka_unit_test(test_lost_part_of_a_huge_sparse_file_has_to_be_dropped),
 		cmocka_unit_test(test_power_cut_at_any_write),
 		cmocka_unit_test(test_damaged_tier_is_given_up_if_told),
 		cmocka_unit_test(test_passing_read_error_loses_nothing_untold),
