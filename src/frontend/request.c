@@ -121,6 +121,18 @@ static void wait_ends(struct frontend *f)
 	atomic_fetch_sub(&f->waiting, 1);
 }
 
+bool request_wait_again(struct frontend *f, struct op *op, int *result)
+{
+	bool again;
+
+	if (*result != -ERESTART)
+		return op_again(op, result);
+	wait_begins(f);
+	again = op_again(op, result);
+	wait_ends(f);
+	return again;
+}
+
 int request_sync(struct frontend *f)
 {
 	int r;
@@ -134,10 +146,9 @@ int request_sync(struct frontend *f)
 // Only a request that is about to wait says that it can be interrupted: it costs two global locks.
 bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result)
 {
-	bool again;
-
 	if (w->nowait) {
-		again = op_try(op, result);
+		bool again = op_try(op, result);
+
 		w->deferred |= !again && *result == -EAGAIN;
 		return again;
 	}
@@ -145,12 +156,7 @@ bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result)
 		w->may_interrupt = true;
 		fuse_req_interrupt_func(req, interrupt, w);
 	}
-	if (*result != -ERESTART)
-		return op_again(op, result);
-	wait_begins(w->frontend);
-	again = op_again(op, result);
-	wait_ends(w->frontend);
-	return again;
+	return request_wait_again(w->frontend, op, result);
 }
 
 ssize_t request_read(struct worker *w, struct op *op, object_t id, uint64_t offset, size_t bytes, bool touch, char *to)

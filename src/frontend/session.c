@@ -238,9 +238,14 @@ static void drop_orphans(struct worker *w)
 	int r;
 
 	while ((id = fs_next_orphan(fs))) {
-		do
-			r = OP_RUN(w->lane, fs_drop(op, fs, id));
-		while (r > 0);
+		do {
+			struct op *op = op_begin(w->lane);
+
+			do
+				r = fs_drop(op, fs, id);
+			while (request_wait_again(w->frontend, op, &r));
+			op_end(op);
+		} while (r > 0);
 		if (r == -EUCLEAN)
 			log_warning("a deleted file (%llu) keeps its space until the next mount: %s",
 				    (unsigned long long)id, strerror(-r));
@@ -265,7 +270,10 @@ static void serve_device(struct worker *w)
 	if (r > 0) {
 		if (!f->uring || !w->request.interrupted || !uring_interrupt(f->uring, w->request.interrupted))
 			fuse_session_process_buf(f->session, &buffer);
-		do_chores(w);
+		if (f->crew_kind == WORKER_READS)
+			do_chores(w);
+		else if (fs_has_orphans(f->fs))
+			uring_look_for_chores(f->uring); // who reads here must not wait
 	} else if (r < 0 && r != -EINTR && r != -EAGAIN) {
 		log_error("/dev/fuse: %s", strerror(-r));
 		fuse_session_exit(f->session);

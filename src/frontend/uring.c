@@ -336,7 +336,7 @@ static void park(struct uring *u, struct uring_entry *e)
 	pthread_mutex_unlock(&u->parked_lock);
 }
 
-static void look_for_chores(struct uring *u)
+void uring_look_for_chores(struct uring *u)
 {
 	pthread_mutex_lock(&u->parked_lock);
 	u->look = true;
@@ -357,7 +357,7 @@ static void served(struct uring_lane *l, struct uring_entry *e, bool parks)
 		set_answer(e, EIO, 0);
 	commit(l, e);
 	if ((release && fs_has_orphans(l->u->f->fs)) || fs_has_atimes(l->u->f->fs))
-		look_for_chores(l->u);
+		uring_look_for_chores(l->u);
 }
 
 static void entry_ready(void *arg);

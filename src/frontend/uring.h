@@ -22,6 +22,7 @@ void uring_stats(struct uring *u, struct vems_stats *ret_stats); // those of the
 // For workers that may wait. The next request that had to be parked; sleeps until there is one, or
 // something else to see to: NULL.
 struct uring_entry *uring_take(struct uring *u);
+void uring_look_for_chores(struct uring *u); // one of them is to
 void uring_wake(struct uring *u); // all that sleep in it
 // As it would have come by /dev/fuse; in the entry's own memory.
 struct fuse_buf uring_request(struct uring_entry *e);

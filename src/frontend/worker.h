@@ -61,7 +61,7 @@ struct frontend {
 	atomic_uint running; // workers
 	unsigned threads;    // to begin with
 	unsigned workers;
-	enum worker_kind crew_kind; // of the workers whose operations may wait:
+	_Atomic enum worker_kind crew_kind; // of the workers whose operations may wait:
 	atomic_uint crew, waiting;  // how many there are, and how many wait
 	struct worker *worker;
 };
@@ -105,7 +105,9 @@ static inline struct stat attr_to_kernel(const struct stat *attr)
 bool request_again(struct worker *w, fuse_req_t req, struct op *op, int *result);
 // True if w may not wait: the request is answered, to no effect; one that may will serve it.
 bool request_defer(struct worker *w, fuse_req_t req);
-int request_sync(struct frontend *f); // store_sync() for a request
+// op_again() and store_sync(), of a worker that counts as waiting meanwhile.
+bool request_wait_again(struct frontend *f, struct op *op, int *result);
+int request_sync(struct frontend *f);
 void request_settle(struct worker *w, fuse_req_t req); // before the reply: it frees req
 // The body of an operation: reads into memory, which has the right bytes once the result is final.
 ssize_t request_read(struct worker *w, struct op *op, object_t id, uint64_t offset, size_t bytes, bool touch, char *to);

@@ -295,6 +295,8 @@ int pair_resumed(struct store *s)
 		tier_write_header(s->media, &s->tier->geometry, s->super.fsid);
 	if (s->super.state == SUPER_CLEAN)
 		tell_of_next(s);
+	else
+		pair_note(s); // only now: the copy that was written first may be in the device's cache alone
 	set_state(s->media, TIER_IN_USE); // before a superblock is written: while it is CLEAN, none is torn
 	if (s->super.state == SUPER_CLEAN) {
 		r = write_supers(s, SUPER_ATTACHED, s->tier->attach);

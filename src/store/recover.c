@@ -492,7 +492,6 @@ int recover(struct store *s)
 		claims_recovered(s); // promised before the crash
 		if (!s->read_only) {
 			tier_word_store(s->media, WORD_LSN_BASE, next);
-			pair_note(s);
 			media_drain(s->media); // before an LSN is handed out or a superblock written
 			if (!poison_spares_front(s))
 				r = -EUCLEAN;

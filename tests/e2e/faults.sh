@@ -341,6 +341,48 @@ no_hit_waits() {
 	end
 }
 
+# Whoever drops deleted files reads their attributes, and waits like any other.
+no_hit_waits_for_deleted() {
+	step "a disk that hangs while deleted files are dropped: no hit waits for it"
+	start --transport=dev
+	mkfifo "$DIR/go"
+	python3 - "$MNT" "$DIR/go" <<'PY' &
+import os, sys, threading
+os.chdir(sys.argv[1])
+os.mkdir("deleted")
+def make(name):
+    with open(name, "wb") as f:
+        f.write(bytes(4096))
+        for k in range(3): os.setxattr(name, f"user.{k}", b"y" * 30000)
+        return os.dup(f.fileno())
+files = [make(f"deleted/{i}") for i in range(40)]
+for i in range(40): os.unlink(f"deleted/{i}")
+os.rmdir("deleted")
+open(sys.argv[2], "w").close() # ready
+open(sys.argv[2]).close()      # go
+for f in files: threading.Thread(target=os.close, args=[f]).start()
+PY
+	JOBS+=($!)
+	: <"$DIR/go"
+	sync_fs
+	for _ in 1 2; do # their nodes leave the tier
+		dd if=/dev/urandom of="$MNT/fill" bs=1M count=120 status=none
+		sync_fs
+	done
+	rm "$MNT/fill"
+	sync_fs
+	warm
+	disk hang
+	: >"$DIR/go"
+	until_true 10 disk_has in_flight 4 || fail "only $(disk_stat in_flight) I/Os under way"
+	sleep 1 # until all have come to wait
+	timeout 20 cmp "$DIR/hot" "$MNT/hot" || fail "a hit waits for deleted files"
+	disk good
+	wait "${JOBS[@]}"
+	JOBS=()
+	end
+}
+
 # More than the tier takes, to a file that is there, until it has to wait; $! is the writer.
 fill_tier() {
 	local before
@@ -519,6 +561,7 @@ no_superblock
 superblock_once
 latency
 no_hit_waits
+no_hit_waits_for_deleted
 for how in gone hang "delay 100"; do full_tier "$how"; done
 full_tier_times_out
 eight_parked dev
