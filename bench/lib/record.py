@@ -172,7 +172,8 @@ PROGRAMS = {
     "build": ("git clone -q {top} b", "cd b; meson setup o; ninja -C o; touch include/vems/format.h; ninja -C o;"
               "meson setup o2 --buildtype=release; ninja -C o2; rm -rf o o2"),
     "scans": ("git clone -q {top} tree; cp -r /usr/include/linux /usr/include/c++ tree/", python(HOT)),
-    "grep": ("git clone -q {top} r; mkdir i; cp -r /usr/include i/; cp -r /usr/lib/python3.11 i/ || true; cp -r i/include/linux hot",
+    "grep": ("git clone -q {top} r; mkdir i; cp -r /usr/include \"$(python3 -c 'import sysconfig; print(sysconfig.get_path(\"stdlib\"))')\" i/;"
+             "cp -r i/include/linux hot",
              "for i in 1 2 3 4 5; do grep -rc page i; grep -rl store r hot; grep -r frame hot r; grep -rl int hot;"
              "for f in hot/*.h; do echo >>$f; done; done"),
     "mail": ("", python(MAIL)),
@@ -289,24 +290,36 @@ class Recorder:
             yield from self.sequential(pid, what, parts[0], result)
 
 
+def last_line(text):
+    return text.strip().rpartition("\n")[2] or "nothing was said"
+
+
 def record(program, top, directory):
-    """The trace's path; None where the program is not there, which is said."""
-    if not shutil.which(NEEDS.get(program, "sh")):
-        print("# %s: not recorded, there is no %s" % (program, NEEDS[program]))
-        return None
+    """The trace's path; None where the program is not there or does not run, which is said."""
+    for needed in ("strace", NEEDS.get(program, "sh")):
+        if not shutil.which(needed):
+            print("# %s: not recorded, there is no %s" % (program, needed))
+            return None
     before, script = (text.replace("{top}", top) for text in PROGRAMS[program])
     path, said = os.path.join(directory, "real-" + program), os.path.join(directory, "strace")
     user = ["-u", "nobody"] if os.geteuid() == 0 and program == "pgbench" else []
     with tempfile.TemporaryDirectory(dir=directory) as place:
         if user:
             shutil.chown(place, "nobody")
-        quiet = {"cwd": place, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL,
+        quiet = {"cwd": place, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "errors": "replace",
                  "env": dict(os.environ, GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="safe.directory", GIT_CONFIG_VALUE_0="*")}
-        subprocess.run((["setpriv", "--reuid=nobody", "--clear-groups"] if user else []) + ["sh", "-c", before], **quiet)
-        subprocess.run(["strace", *user, "-f", "--seccomp-bpf", "-y", "-s", "0", "-e", "signal=none", "-e", "trace=" + CALLS,
+        ready = subprocess.run((["setpriv", "--reuid=nobody", "--clear-groups"] if user else []) + ["sh", "-ec", before], **quiet)
+        if ready.returncode:
+            print("# %s: not recorded, its files cannot be made: %s" % (program, last_line(ready.stderr)))
+            return None
+        # How it ends says nothing: a grep that finds nothing, a comm that finds something.
+        ran = subprocess.run(["strace", *user, "-f", "--seccomp-bpf", "-y", "-s", "0", "-e", "signal=none", "-e", "trace=" + CALLS,
                         "-o", said, "sh", "-c", script], **quiet)
         recorder = Recorder(place)
         with open(said, errors="replace") as lines, open(path, "w") as trace:
             trace.writelines("%s %d %d %d\n" % access for access in recorder.lines(lines))
     os.unlink(said)
+    if not os.path.getsize(path):
+        print("# %s: not recorded, it has touched nothing: %s" % (program, last_line(ran.stderr)))
+        return None
     return path
