@@ -19,7 +19,7 @@ enum { OPT_PMEM = 256, OPT_BACKING, OPT_LOSE_TIER, OPT_DROP_DAMAGED, OPT_VERSION
 enum mending { ASK, LOOK_ONLY, MEND_WHAT_IS_SAFE, MEND_ALL };
 
 #define QUIET_MS 2000u // no progress before
-#define PATHS_MAX 100u // findings with a path: each costs a scan of directories
+#define PATHS_MAX 100u // findings with a path, and files that have lost something: each costs a scan of directories
 
 static const struct option long_options[] = {
 	{ "pmem", required_argument, NULL, OPT_PMEM },
@@ -73,7 +73,7 @@ struct fsck {
 	struct store *opened;
 	bool show_progress, progress_shown;
 	uint64_t began_ms;
-	unsigned paths;
+	unsigned paths, lost_paths;
 };
 
 static void cancel(int signal_number)
@@ -186,12 +186,13 @@ static void find_path(struct fsck *fsck, const struct check_finding *f, char *pa
 	bool directory = f->place == PLACE_NAME || f->kind == CHECK_ENTRIES || f->kind == CHECK_LINKS ||
 			 f->kind == CHECK_PARENT;
 	object_t at = directory ? f->object : f->parent;
+	unsigned *told = directory ? &fsck->paths : &fsck->lost_paths; // what is lost comes last, and counts more
 	struct lane *lane;
 
 	path[0] = 0;
-	if (!at || fsck->paths == PATHS_MAX || lane_new(fsck->opened, &lane))
+	if (!at || *told == PATHS_MAX || lane_new(fsck->opened, &lane))
 		return;
-	fsck->paths++;
+	++*told;
 	log_quiet(1); // that it cannot be told is no news here
 	if (fs_check_path(lane, at, path, path_bytes))
 		path[0] = 0;

@@ -131,32 +131,30 @@ static void report_page(struct fs_check *c, enum check_kind kind, object_t objec
 								     .at = page, .expected = expected, .found = found });
 }
 
-static struct known_object *find_object(const struct fs_check *c, object_t object)
+// The first of an object in such an array, whose entries begin with it; NULL: there is none. What is above the id does not count.
+static void *array_find(const struct array *a, size_t bytes, object_t object)
 {
-	struct known_object *o = c->objects.data;
-	size_t low = 0, high = c->objects.count;
+	char *data = a->data;
+	size_t low = 0, high = a->count;
 	while (low < high) {
 		size_t middle = (low + high) / 2;
-		if ((o[middle].object & LSN_MAX) < object)
+		if ((*(object_t *)(data + middle * bytes) & LSN_MAX) < object)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return low < c->objects.count && (o[low].object & LSN_MAX) == object ? &o[low] : NULL;
+	bool found = low < a->count && (*(object_t *)(data + low * bytes) & LSN_MAX) == object;
+	return found ? data + low * bytes : NULL;
+}
+
+static struct known_object *find_object(const struct fs_check *c, object_t object)
+{
+	return array_find(&c->objects, sizeof(struct known_object), object);
 }
 
 static struct known_dir *find_dir(const struct fs_check *c, object_t object)
 {
-	struct known_dir *d = c->dirs.data;
-	size_t low = 0, high = c->dirs.count;
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-		if (d[middle].object < object)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < c->dirs.count && d[low].object == object ? &d[low] : NULL;
+	return array_find(&c->dirs, sizeof(struct known_dir), object);
 }
 
 static unsigned type_of(const struct known_object *o)
@@ -310,16 +308,11 @@ static void take_dirent(struct fs_check *c, struct item_key key, const struct di
 
 // ---- pass 1: an object ends --------------------------------------------------------------------------
 
-static page_t size_pages(const struct inode_disk *i)
-{
-	return (i->size >> PAGE_SHIFT) + (i->size % PAGE_BYTES != 0);
-}
-
 // Of pages [from, to), where nothing has passed, those that may have been lost.
 static int take_gap(struct fs_check *c, page_t from, page_t to)
 {
 	const struct inode_disk *i = &c->now.inode;
-	page_t end = size_pages(i) < to ? size_pages(i) : to, lost_end;
+	page_t end = pages_of(i->size) < to ? pages_of(i->size) : to, lost_end;
 
 	if (!S_ISREG(i->mode) && !(S_ISLNK(i->mode) && c->now.inode_bytes == sizeof *i))
 		return 0;
@@ -491,7 +484,7 @@ static int take_pages(void *arg, object_t object, page_t first, unsigned count, 
 		now->misplaced += count;
 		return 0;
 	}
-	pages = size_pages(&now->inode);
+	pages = pages_of(now->inode.size);
 	if (first + count > pages) {
 		report_page(c, CHECK_PAGES_PAST_END, object, first > pages ? first : pages, pages, first + count);
 		mend(c, MEND_DROP, object, pages, first + count);
@@ -529,47 +522,22 @@ static void enter_directory(struct fs_check *c, struct item_key key, struct know
 		d->holder = key.object;
 }
 
-static int id_order(const void *a, const void *b)
-{
-	object_t x = *(const object_t *)a, y = *(const object_t *)b;
-	return x < y ? -1 : x > y;
-}
-
 // Has it items or pages, and gets an inode for them?
 static bool is_missing(const struct fs_check *c, object_t object)
 {
-	const struct hidden *h = c->hidden.data;
-	size_t low = 0, high = c->hidden.count;
-	if (c->missing.count && bsearch(&object, c->missing.data, c->missing.count, sizeof object, id_order))
-		return true;
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-		if (h[middle].object < object)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < c->hidden.count && h[low].object == object;
+	return array_find(&c->missing, sizeof(object_t), object) || array_find(&c->hidden, sizeof(struct hidden), object);
 }
 
 // Whoever has lost something is told by its name.
 static int name_lost(struct fs_check *c, struct item_key key, const struct dirent_disk *e)
 {
-	struct lost_run *lost = c->lost.data;
-	size_t low = 0, high = c->lost.count;
+	struct lost_run *lost = array_find(&c->lost, sizeof *lost, e->object);
 
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-		if (lost[middle].object < e->object)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (low == c->lost.count || lost[low].object != e->object || lost[low].name)
+	if (!lost || lost->name)
 		return 0;
-	lost[low].name = strndup((const char *)e->name, e->name_bytes);
-	lost[low].parent = key.object;
-	return lost[low].name ? 0 : -ENOMEM;
+	lost->name = strndup((const char *)e->name, e->name_bytes);
+	lost->parent = key.object;
+	return lost->name ? 0 : -ENOMEM;
 }
 
 static int take_entry(void *arg, struct item_key key, const void *value, size_t bytes)
@@ -867,75 +835,4 @@ int fs_check_noting(struct store *store, const struct check_config *config, stru
 	free_lost(&c->lost);
 	free(c);
 	return r || !mends || !mends->failed ? r : -ENOMEM;
-}
-
-// ---- paths ---------------------------------------------------------------------------------------------------
-
-#define DEPTH_MAX 64u
-
-struct name_search {
-	object_t object;
-	uint8_t bytes;
-	uint8_t name[NAME_BYTES_MAX];
-};
-
-static int match_entry(void *arg, struct item_key key, const void *value, size_t bytes)
-{
-	struct name_search *search = arg;
-	const struct dirent_disk *e = value;
-
-	if (!dirent_valid(e, bytes) || e->object != search->object)
-		return 0;
-	search->bytes = e->name_bytes;
-	memcpy(search->name, e->name, e->name_bytes);
-	return 1;
-}
-
-// The parent of a directory and its name there.
-static int step_up(struct lane *lane, object_t *object, struct name_search *ret_search)
-{
-	struct inode inode;
-	struct op *op = op_begin(lane);
-	int r;
-
-	do {
-		r = inode_get(op, *object, &inode);
-		if (!r && !inode_is(&inode, S_IFDIR))
-			r = -ENOENT;
-		ret_search->object = *object;
-		ret_search->bytes = 0;
-		if (!r)
-			r = op_scan(op, item_key(inode.disk.parent, ITEM_DIRENT, 0), item_key(inode.disk.parent, ITEM_DIRENT, ITEM_REST_MAX),
-				    match_entry, ret_search);
-	} while (op_again(op, &r));
-	op_end(op);
-	if (r <= 0)
-		return r ? r : -ENOENT;
-	*object = inode.disk.parent;
-	return 0;
-}
-
-int fs_check_path(struct lane *lane, object_t directory, char *ret_path, size_t path_bytes)
-{
-	char path[4096];
-	size_t at = sizeof path - 1; // it grows to the front
-	struct name_search step;
-
-	path[at] = 0;
-	for (unsigned depth = 0; directory != OBJECT_ROOT; depth++) {
-		int r = depth < DEPTH_MAX ? step_up(lane, &directory, &step) : -ENOENT;
-		if (!r && at < step.bytes + 1u)
-			r = -ENOENT;
-		if (r)
-			return r;
-		at -= step.bytes;
-		memcpy(path + at, step.name, step.bytes);
-		path[--at] = '/';
-	}
-	if (!path[at])
-		path[--at] = '/';
-	if (sizeof path - at > path_bytes)
-		return -ENOENT;
-	memcpy(ret_path, path + at, sizeof path - at);
-	return 0;
 }
