@@ -24,6 +24,7 @@ static struct op *op_new(struct lane *lane)
 	struct op *op = lane->idle;
 	if (op) {
 		lane->idle = op->next;
+		lane->idles--;
 		return op;
 	}
 	op = calloc(1, sizeof *op);
@@ -32,6 +33,19 @@ static struct op *op_new(struct lane *lane)
 		op->store = lane->store;
 	}
 	return op;
+}
+
+// One that has waited.
+static void op_put_away(struct op *op)
+{
+	struct lane *lane = op->lane;
+	if (lane->idles == IDLE_OPS_MAX) {
+		free(op);
+		return;
+	}
+	op->next = lane->idle;
+	lane->idle = op;
+	lane->idles++;
 }
 
 int lane_new(struct store *s, struct lane **ret_lane)
@@ -267,12 +281,10 @@ void op_end(struct op *op)
 	grace_leave(op->lane->reader);
 	fetched_free(op);
 	claims_return(op);
-	if (op != op->lane->op) { // it has waited
-		op->next = op->lane->idle;
-		op->lane->idle = op;
-	}
 	if (s->tier && frames_free_count(s->tier) < frames_low(s))
 		chores_kick(s);
+	if (op != op->lane->op)
+		op_put_away(op);
 }
 
 bool op_missed(const struct op *op)

@@ -363,6 +363,8 @@ struct op {
 	uint64_t dead_retired; // dirty ones that a DROP had killed, replaced by the commit
 };
 
+#define IDLE_OPS_MAX 16u // of those that have waited: a burst does not keep its memory
+
 struct lane {
 	struct store *store;
 	struct grace_reader *reader, *lender; // of the tier's memory to the kernel
@@ -381,7 +383,8 @@ struct lane {
 	uint8_t *scratch;              // 4 pages
 	struct record_disk *record;    // RECORD_BYTES_MAX
 	struct op *op;   // the next to begin, or the one that has begun; those that wait are not the lane's
-	struct op *idle; // more of them
+	struct op *idle; // more of them, IDLE_OPS_MAX at most
+	unsigned idles;
 };
 
 static inline void count_add(struct lane *lane, enum counter c, uint64_t n)

@@ -208,6 +208,7 @@ static void a_full_queue_takes_no_more(void **state)
 		op_resume(held[i]);
 		op_end(held[i]);
 	}
+	assert_int_equal(lane->idles, IDLE_OPS_MAX);
 }
 
 // ---- what others read into the tier ----------------------------------------------------------------------
