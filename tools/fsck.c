@@ -212,7 +212,7 @@ static void finding(void *arg, const struct check_finding *f)
 	if (!f->warning) {
 		fsck->to_lose += check_mend(f) == MEND_LOSES;
 		fsck->to_stay += check_mend(f) == MEND_NOT;
-		fsck->data_damaged += f->kind == CHECK_DATA_CONTENT || f->kind == CHECK_DATA_UNREADABLE;
+		fsck->data_damaged += !f->copied && (f->kind == CHECK_DATA_CONTENT || f->kind == CHECK_DATA_UNREADABLE);
 	}
 	check_describe(f, line, sizeof line);
 	find_path(fsck, f, path, sizeof path);

@@ -145,7 +145,8 @@ enum tier_word {
 	WORD_TAIL_LSN, // T: no record <= it is needed
 	WORD_RING_TAIL // logical offset, one word per ring
 };
-enum tier_state { TIER_BLANK = 0, TIER_ATTACHING = 1, TIER_IN_USE = 2, TIER_CLEAN = 3 };
+// LEAVING: in use, until superblocks of the next epoch are there; from then on it holds nothing
+enum tier_state { TIER_BLANK = 0, TIER_ATTACHING = 1, TIER_IN_USE = 2, TIER_CLEAN = 3, TIER_LEAVING = 4 };
 #define TIER_WORD_STRIDE 64u
 #define TIER_EPOCH_NEXT (UINT64_C(1) << 55) // set before superblocks are written
 

@@ -84,6 +84,21 @@ static int check_supers(struct check *c)
 
 // ---- frames ------------------------------------------------------------------------------------------
 
+bool frame_is_good(const struct store *s, frame_t f)
+{
+	const struct frame *fr = &s->tier->frame[f];
+	return !(frame_state(fr) & FRAME_POISONED) &&
+	       checksum_page(s->seed, fr->object, fr->page, tier_frame_data(s->tier, f)) == fr->sum;
+}
+
+frame_t frame_copy_of(const struct store *s, object_t object, page_t page, uint64_t sum)
+{
+	const struct tier *t = s->tier;
+	frame_t f = index_find(t, index_bucket(t, object, page), object, page);
+	bool good = f != FRAME_NONE && t->frame[f].sum == sum && !(frame_state(&t->frame[f]) & FRAME_DIRTY) && frame_is_good(s, f);
+	return good ? f : FRAME_NONE;
+}
+
 static void check_content(struct check *c, frame_t f)
 {
 	struct tier *t = c->s->tier;

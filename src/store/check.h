@@ -82,6 +82,7 @@ enum check_place { PLACE_NONE, PLACE_BLOCK, PLACE_FRAME, PLACE_PAGE, PLACE_KEY, 
 struct check_finding {
 	enum check_kind kind;
 	bool warning; // nothing is lost and the next mount mends it
+	bool copied;  // a node or page of which the tier has a copy that is good
 	object_t object;
 	enum check_place place;
 	uint64_t at;      // block, frame, page; key: what comes after the object

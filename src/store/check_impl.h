@@ -36,6 +36,12 @@ int lost_begin(struct store *s);
 int lost_add(struct store *s, struct item_key from, struct item_key limit);
 bool lost_has(const struct store *s, object_t object, page_t page);
 
+// ---- what the tier has -------------------------------------------------------------------------------
+
+bool frame_is_good(const struct store *s, frame_t f); // its content has its checksum
+// A good frame of that page, clean and of that checksum: a copy of what the backing has or had. FRAME_NONE.
+frame_t frame_copy_of(const struct store *s, object_t object, page_t page, uint64_t sum);
+
 // ---- where a repair takes it all from -------------------------------------------------------------
 
 struct check_sink { // nonzero ends the pass

@@ -76,6 +76,8 @@ static const struct {
 
 enum check_mend check_mend(const struct check_finding *f)
 {
+	if (f->copied)
+		return MEND_SAFE;
 	switch (f->kind) {
 	case CHECK_SUPER_DAMAGED:
 	case CHECK_SUPER_DIFFERS:
@@ -174,4 +176,6 @@ void check_describe(const struct check_finding *f, char *line, size_t bytes)
 		snprintf(line + at, bytes - at, "%s %llu: %s", text, expected, strerror((int)f->found));
 		break;
 	}
+	if (f->copied)
+		strncat(line, "; the tier has a copy", bytes - 1 - strlen(line));
 }

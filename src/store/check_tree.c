@@ -121,11 +121,23 @@ static void run_done(struct io *io)
 	run->sweep->done = run;
 }
 
+// Of a page that is damaged on the backing; a repair writes it anew, like one that has never been there.
+static const uint8_t *take_copy(struct sweep *w, const struct data_run *run, unsigned i)
+{
+	frame_t f = frame_copy_of(w->s, run->object, run->first + i, run->sum[i]);
+	if (f == FRAME_NONE)
+		return NULL;
+	if (w->s->config.repair)
+		frame_set_dirty(w->s->tier, f);
+	return tier_frame_data(w->s->tier, f);
+}
+
 static int check_page(struct sweep *w, const struct data_run *run, unsigned i, int error)
 {
 	struct check_finding f = { .kind = CHECK_DATA_UNREADABLE, .object = run->object, .place = PLACE_PAGE,
 				   .at = run->first + i, .expected = run->block + i, .found = (uint64_t)-error };
 	const uint8_t *data = run->data + (size_t)i * PAGE_BYTES;
+	bool live = run->live >> i & 1;
 
 	w->check->result->pages_read++;
 	if (!error) {
@@ -134,10 +146,12 @@ static int check_page(struct sweep *w, const struct data_run *run, unsigned i, i
 		f.found = checksum_page(w->s->seed, run->object, run->first + i, data);
 	}
 	if (error || f.found != f.expected) {
+		data = live ? take_copy(w, run, i) : NULL;
+		f.copied = data;
+		f.warning = !live; // the tier has a newer version, or a DROP
 		report(w, &f);
-		return 0;
 	}
-	if (!(run->live >> i & 1) || !w->visitor->content)
+	if (!live || !data || !w->visitor->content)
 		return 0;
 	return w->visitor->content(w->config->visitor_arg, run->object, run->first + i, data, run->tag);
 }
@@ -258,8 +272,7 @@ static int emit_extent(struct sweep *w, object_t object, page_t first, const str
 static bool is_only_copy(const struct sweep *w, frame_t f)
 {
 	const struct frame *fr = &w->s->tier->frame[f];
-	return lost_has(w->s, fr->object, fr->page) && !(frame_state(fr) & FRAME_POISONED) &&
-	       checksum_page(w->s->seed, fr->object, fr->page, tier_frame_data(w->s->tier, f)) == fr->sum;
+	return lost_has(w->s, fr->object, fr->page) && frame_is_good(w->s, f);
 }
 
 // A frame of a page; sum: of its block in the tree, NULL: there is none.
@@ -522,7 +535,8 @@ struct expect { // what the parent says of a node
 	struct item_key from, limit;
 };
 
-static bool node_is_good(struct sweep *w, const struct expect *x, const struct node_disk *n, int error)
+// If not, why.
+static bool node_is_good(const struct sweep *w, const struct expect *x, const struct node_disk *n, int error, struct check_finding *ret_fault)
 {
 	struct check_finding f = { .object = OBJECT_STORE, .place = PLACE_BLOCK, .at = x->ref.block };
 
@@ -545,8 +559,19 @@ static bool node_is_good(struct sweep *w, const struct expect *x, const struct n
 	} else {
 		return true;
 	}
-	report(w, &f);
+	*ret_fault = f;
 	return false;
+}
+
+// The tier's copy in its place, if that is good.
+static bool copy_node(const struct sweep *w, const struct expect *x, struct node_disk *n)
+{
+	struct check_finding fault;
+	frame_t f = frame_copy_of(w->s, OBJECT_STORE, x->ref.block, x->ref.sum);
+	if (f == FRAME_NONE)
+		return false;
+	memcpy(n, tier_frame_data(w->s->tier, f), PAGE_BYTES);
+	return node_is_good(w, x, n, 0, &fault);
 }
 
 static int lose_node(struct sweep *w, const struct expect *x)
@@ -571,8 +596,9 @@ static void check_cached(struct sweep *w, struct node_ref ref)
 static int pass_children(struct sweep *w, const struct node_disk *n, struct item_key limit);
 
 // A node that has been read.
-static int pass_node(struct sweep *w, const struct expect *x, const struct node_disk *n, int error)
+static int pass_node(struct sweep *w, const struct expect *x, struct node_disk *n, int error)
 {
+	struct check_finding fault;
 	int r;
 
 	if (check_cancelled(w->config))
@@ -584,8 +610,12 @@ static int pass_node(struct sweep *w, const struct expect *x, const struct node_
 		w->check->result->nodes++;
 		check_progress(w->check, "tree and data", 1);
 	}
-	if (!node_is_good(w, x, n, error))
-		return lose_node(w, x);
+	if (!node_is_good(w, x, n, error, &fault)) {
+		fault.copied = copy_node(w, x, n);
+		report(w, &fault);
+		if (!fault.copied)
+			return lose_node(w, x);
+	}
 	if (w->verify)
 		check_cached(w, x->ref);
 	if (n->level > 0)

@@ -314,6 +314,12 @@ void pair_announce(struct store *s)
 	media_drain(s->media); // before the superblocks
 }
 
+void pair_announce_last(struct store *s)
+{
+	tell_of_next(s);
+	set_state(s->media, TIER_LEAVING); // whose drain is before the superblocks
+}
+
 void pair_release_tier(struct store *s)
 {
 	struct media *m = s->media;
@@ -423,22 +429,36 @@ static bool tier_is_own(const struct tier_view *t, const struct super_disk *supe
 	return t->found == TIER_FOUND_GOOD && t->attach != 0 && t->attach == super->attach && memcmp(t->fsid, super->fsid, 16) == 0;
 }
 
-// Behind its backing by superblocks of which it was told, at most.
-static bool tier_follows(const struct tier_view *t, const struct super_disk *super)
+static bool tier_is_in_step(const struct tier_view *t, const struct super_disk *super)
 {
-	return tier_is_own(t, super) && (t->epoch == super->epoch || t->epoch == (super->epoch | TIER_EPOCH_NEXT) ||
-					 t->epoch == ((super->epoch - 1) | TIER_EPOCH_NEXT));
+	return tier_is_own(t, super) && (t->epoch == super->epoch || t->epoch == (super->epoch | TIER_EPOCH_NEXT));
 }
 
-static bool tier_is_empty(const struct tier_view *t)
+// Superblocks of which it was told were written, and the tier has not heard that they are there.
+static bool tier_is_one_behind(const struct tier_view *t, const struct super_disk *super)
 {
-	return t->found == TIER_FOUND_BLANK ||
+	return tier_is_own(t, super) && t->epoch == ((super->epoch - 1) | TIER_EPOCH_NEXT);
+}
+
+static bool tier_follows(const struct tier_view *t, const struct super_disk *super)
+{
+	return tier_is_in_step(t, super) || (tier_is_one_behind(t, super) && t->state != TIER_LEAVING);
+}
+
+static bool tier_has_left(const struct tier_view *t, const struct super_disk *super)
+{
+	return tier_is_one_behind(t, super) && t->state == TIER_LEAVING;
+}
+
+static bool tier_is_empty(const struct tier_view *t, const struct super_disk *super)
+{
+	return t->found == TIER_FOUND_BLANK || tier_has_left(t, super) ||
 	       (t->found == TIER_FOUND_GOOD && (t->state == TIER_ATTACHING || t->state == TIER_BLANK));
 }
 
 static bool tier_is_dirty(const struct tier_view *t)
 {
-	return t->found == TIER_FOUND_GOOD && t->state == TIER_IN_USE;
+	return t->found == TIER_FOUND_GOOD && (t->state == TIER_IN_USE || t->state == TIER_LEAVING);
 }
 
 static int attach_or_empty(struct store *s, lsn_t base)
@@ -488,7 +508,7 @@ static int pair_attached(struct store *s, const struct tier_view *t)
 		return -ESTALE;
 	}
 	// What is another's or unknown needs --discard-tier as well; a damaged tier of ours is as good as lost.
-	bool unknown = !tier_is_empty(t) && !tier_is_own(t, super) && t->found != TIER_FOUND_DAMAGED;
+	bool unknown = !tier_is_empty(t, super) && !tier_is_own(t, super) && t->found != TIER_FOUND_DAMAGED;
 	bool may = s->config.lose_tier && (!unknown || s->config.discard_tier);
 	if (!may && t->found == TIER_FOUND_SHRUNK) // it may well be ours
 		return refuse_tier(s, t);
@@ -514,9 +534,9 @@ static int pair_clean(struct store *s, const struct tier_view *t)
 	const struct super_disk *super = &s->super;
 	lsn_t base = super->cut + LSN_BASE_JUMP;
 
-	if (tier_follows(t, super) && (t->state == TIER_CLEAN || t->state == TIER_IN_USE))
+	if (tier_follows(t, super) && t->state != TIER_ATTACHING)
 		return resume_tier(s, t);
-	if (tier_is_empty(t))
+	if (tier_is_empty(t, super))
 		return attach_or_empty(s, base);
 	return discard(s, t, base);
 }

@@ -6,7 +6,8 @@
 //	          tier, and pages whose block is also another's, to new blocks
 //	forget    overlay, DROPs and frames: the new tree has all of it
 //	bitmaps   of what the new tree uses
-//	switch    flush; the other superblock made equal; the tier's epoch; superblock A, then B; the tier let go
+//	switch    flush; the superblocks in force made equal; the tier told that the next are its last; superblock A, then B;
+//	          the tier let go
 //
 // Invariants:
 //  1. No block is written that the old tree uses, as far as it can be read, or that a readable bitmap in
@@ -14,10 +15,9 @@
 //  2. A page goes on under the checksum that was taken when its user wrote it. A new one is taken of a page
 //     that was verified and cut short, and of none else.
 //
-// Crash argument: by 1, the pair is as it was until superblock A is durable; what it names is durable by the
-// flush. After it the backing is CLEAN and has all; the tier is one behind and IN_USE until it is let go, and
-// whether it is recovered or found damaged, nothing is in it alone. Of a CLEAN backing the tier is let go
-// first: so no clean copy of what the repair has dropped outlives it there.
+// Crash argument: by 1, the pair is as it was until superblock A is durable, with all that is in the tier alone; what
+// A names is durable by the flush. With A the backing is CLEAN and has all, and the tier is LEAVING and one behind:
+// it holds nothing. So no copy of what the repair has dropped outlives it there.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,8 +111,7 @@ static int take_frame(void *arg, frame_t f)
 	struct rebuild *rb = arg;
 	const struct tier *t = rb->s->tier;
 	const struct frame *fr = &t->frame[f], *last = rb->frames ? &t->frame[rb->frame[rb->frames - 1]] : NULL;
-	bool good = !(frame_state(fr) & FRAME_POISONED) &&
-		    checksum_page(rb->s->seed, fr->object, fr->page, tier_frame_data(t, f)) == fr->sum;
+	bool good = frame_is_good(rb->s, f);
 	bool on = last && good && last->object == fr->object && last->page + 1 == fr->page && rb->frames < EXTENT_PAGES_MAX;
 	int r = on ? 0 : write_frames(rb);
 
@@ -323,27 +322,24 @@ int store_rebuild(struct store *s, const struct check_config *config, uint64_t n
 int store_put_in_force(struct store *s)
 {
 	struct super_disk next = s->super;
-	bool clean = s->super_before.state == SUPER_CLEAN;
 
 	int r = ioq_flush(s->ioq);
 	s->super = s->super_before;
 	if (!r)
 		r = equalise_supers(s);
-	if (!r && !clean && s->resumes) {
+	if (!r && s->resumes) {
 		pair_note(s);
 		media_drain(s->media); // before it is told of the next
-		pair_announce(s);
+		pair_announce_last(s);
 	}
 	s->super = next;
-	if (!r && clean)
-		pair_release_tier(s);
 	if (!r)
 		r = super_write(s->backing, s->ioq, &next, 'A');
 	if (!r)
 		r = super_write(s->backing, s->ioq, &next, 'B');
-	if (r)
-		log_error("%s: the repair cannot be put in force: %s", s->backing->path, strerror(-r));
-	else if (!clean)
+	if (!r)
 		pair_release_tier(s);
+	else
+		log_error("%s: the repair cannot be put in force: %s", s->backing->path, strerror(-r));
 	return r;
 }

@@ -348,10 +348,8 @@ static int settle_frames(struct recovery *rc)
 				if (r)
 					return r;
 			}
-			if (fr->lsn > rc->cut && !(frame_state(fr) & FRAME_FILLED)) {
-				atomic_fetch_or(&fr->state, FRAME_DIRTY);
-				atomic_fetch_add(&t->pool.dirty_count, 1);
-			}
+			if (fr->lsn > rc->cut && !(frame_state(fr) & FRAME_FILLED))
+				frame_set_dirty(t, f);
 			continue;
 		}
 		if (place == FRAME_FREE && !bit(rc->slot_bad, f)) {

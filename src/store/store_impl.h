@@ -260,7 +260,9 @@ void store_forget(struct store *s); // overlay and DROPs
 void pair_note(struct store *s);
 // To be called before superblocks of the next epoch are written: one behind, and not told, the tier is a stale copy.
 void pair_announce(struct store *s);
-// The tier holds nothing that is needed: it may be attached to anything.
+// Likewise, but these superblocks have all that the tier holds: as soon as one of them is there, it may be attached to
+// anything. And when both are: to be told.
+void pair_announce_last(struct store *s);
 void pair_release_tier(struct store *s);
 int equalise_supers(struct store *s);
 // With config.salvage: notes a finding, -EUCLEAN otherwise.

@@ -154,6 +154,12 @@ void frame_slot_freed(struct tier *t, frame_t f)
 		frames_retire(t, &f, 1);
 }
 
+void frame_set_dirty(struct tier *t, frame_t f)
+{
+	if (!(atomic_fetch_or(&t->frame[f].state, FRAME_DIRTY) & FRAME_DIRTY))
+		atomic_fetch_add_explicit(&t->pool.dirty_count, 1, memory_order_relaxed);
+}
+
 void frame_set_clean(struct tier *t, frame_t f)
 {
 	_Atomic uint16_t *state = &t->frame[f].state;

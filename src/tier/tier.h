@@ -195,6 +195,7 @@ void frame_release(struct tier *t, frame_t f);
 // Its slot is durably free (reclaim).
 void frame_slot_freed(struct tier *t, frame_t f);
 void frame_set_clean(struct tier *t, frame_t f); // INDEXED and on the backing; KEPT: released
+void frame_set_dirty(struct tier *t, frame_t f); // INDEXED, and nobody else is at it
 static inline uint32_t frames_free_count(const struct tier *t) { return atomic_load_explicit(&t->pool.free_count, memory_order_relaxed); }
 static inline uint32_t frames_dirty_count(const struct tier *t) { return atomic_load_explicit(&t->pool.dirty_count, memory_order_relaxed); }
 static inline unsigned frame_place(uint16_t state) { return state & FRAME_PLACE_MASK; }

@@ -144,7 +144,7 @@ static void unknown_type(void)
 
 const struct damage damages[] = {
 	{ "leaf", damage_leaf, true, { CHECK_NODE_CONTENT, END } },
-	{ "root", damage_root, false, { CHECK_NODE_CONTENT, CHECK_RANGE_LOST, CHECK_BLOCK_UNKNOWN, CHECK_HIDDEN_LEAKED } },
+	{ "root", damage_root, false, { CHECK_NODE_CONTENT, CHECK_RANGE_LOST, CHECK_BLOCK_UNKNOWN, END } },
 	{ "data", damage_data, false, { CHECK_DATA_CONTENT, END } },
 	{ "bitmap", damage_bitmap, false, { CHECK_SPACE_DAMAGED, END } },
 	{ "super A", damage_super_a, false, { CHECK_SUPER_DAMAGED, END } },

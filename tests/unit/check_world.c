@@ -13,7 +13,7 @@
 static char dir_path[] = "/dev/shm/test-check-XXXXXX";
 char tier_path[64], backing_path[64];
 struct store_config config;
-uint8_t *tier_image, *backing_image, *dirty_tier_image, *dirty_backing_image, *tier, *backing;
+uint8_t *tier_image, *backing_image, *dirty_tier_image, *dirty_backing_image, *warm_image[2][2], *tier, *backing;
 object_t sub, subsub, empty, big, linked, odd, symlink_long, attributed, orphan, second;
 
 // ---- the file system ------------------------------------------------------------------------------
@@ -119,6 +119,14 @@ void images_put(const uint8_t *from_tier, const uint8_t *from_backing)
 	memmove(backing, from_backing, BACKING_BYTES);
 	image_write(tier_path, tier, TIER_BYTES);
 	image_write(backing_path, backing, BACKING_BYTES);
+}
+
+void forget_copies(bool crash)
+{
+	open_fs();
+	for (frame_t f = 0; f < store->tier->frames; f++)
+		evict_frame(store, f);
+	close_fs(crash);
 }
 
 struct super_disk *super(void)
@@ -334,6 +342,8 @@ int world_setup(void **state)
 	backing_image = page_alloc(BACKING_BYTES);
 	dirty_tier_image = page_alloc(TIER_BYTES);
 	dirty_backing_image = page_alloc(BACKING_BYTES);
+	for (int i = 0; i < 4; i++)
+		warm_image[i / 2][i % 2] = page_alloc(i % 2 ? BACKING_BYTES : TIER_BYTES);
 	memset(tier, 0, TIER_BYTES);
 	memset(backing, 0, BACKING_BYTES);
 	image_write(tier_path, tier, TIER_BYTES);
@@ -341,7 +351,10 @@ int world_setup(void **state)
 	open_fs();
 	populate();
 	close_fs(false);
+	images_take(warm_image[0][0], warm_image[0][1]);
+	forget_copies(false);
 	images_take(tier_image, backing_image);
+	images_put(warm_image[0][0], warm_image[0][1]);
 
 	// And on: overwrites, a truncation, a removal, left in the tier. The orphan is not dropped: nobody
 	// asks for it here.
@@ -355,6 +368,8 @@ int world_setup(void **state)
 	assert_int_equal(RUN(fs_removexattr(op, fs, attributed, "user.large")), 0);
 	write_file(make(second, "new", S_IFREG | 0600, NULL), 0, 100);
 	close_fs(true);
+	images_take(warm_image[1][0], warm_image[1][1]);
+	forget_copies(true);
 	images_take(dirty_tier_image, dirty_backing_image);
 	return 0;
 }
@@ -370,5 +385,7 @@ int world_teardown(void **state)
 	free(backing_image);
 	free(dirty_tier_image);
 	free(dirty_backing_image);
+	for (int i = 0; i < 4; i++)
+		free(warm_image[i / 2][i % 2]);
 	return 0;
 }

@@ -21,8 +21,9 @@
 
 extern char tier_path[64], backing_path[64];
 extern struct store_config config;
-extern uint8_t *tier_image, *backing_image;             // as unmounted
-extern uint8_t *dirty_tier_image, *dirty_backing_image; // as left by a crash
+extern uint8_t *tier_image, *backing_image;             // as unmounted, without copies in the tier
+extern uint8_t *dirty_tier_image, *dirty_backing_image; // as left by a crash, likewise
+extern uint8_t *warm_image[2][2];                       // as unmounted, as left by a crash: tier, backing, with copies
 extern uint8_t *tier, *backing;                         // of the case
 extern object_t sub, subsub, empty, big, linked, odd, symlink_long, attributed, orphan, second;
 
@@ -48,6 +49,7 @@ void image_read(const char *path, uint8_t *data, size_t bytes);
 void image_write(const char *path, const uint8_t *data, size_t bytes);
 void images_take(uint8_t *to_tier, uint8_t *to_backing);
 void images_put(const uint8_t *from_tier, const uint8_t *from_backing);
+void forget_copies(bool crash); // that the tier has of what is on the backing
 struct super_disk *super(void);
 struct super_disk *super_b(void);
 uint64_t seed(void);

@@ -181,11 +181,12 @@ struct view view_now(void)
 	static const struct check_visitor visitor = { view_item, view_pages, view_page };
 	struct view v = { 0 };
 	struct check_config check = { .visitor = &visitor, .visitor_arg = &v };
-	struct check_result nothing;
+	struct check_result looked_at;
 	struct store *s;
 
 	assert_int_equal(open_for(false, &s), 0);
-	assert_int_equal(store_check(s, &check, &nothing), 0);
+	assert_int_equal(store_check(s, &check, &looked_at), 0);
+	v.incomplete = looked_at.nodes_lost;
 	store_close(s);
 	if (!v.seen) // nothing is there
 		v.seen = calloc(1, sizeof *v.seen);
@@ -199,6 +200,8 @@ static bool told(struct item_key key)
 	for (unsigned i = 0; i < founds; i++) {
 		const struct check_finding *f = &found[i];
 		struct item_key from = { f->object, f->at }, to = { f->expected, f->found };
+		if (f->copied)
+			continue;
 		if (f->object == key.object)
 			return true;
 		if (f->kind == CHECK_RANGE_LOST && item_key_compare(key, from) >= 0 && item_key_compare(key, to) < 0)
@@ -218,7 +221,7 @@ static bool is_hole(const struct view *v, struct item_key key)
 {
 	const struct seen *inode = seen_at(v, item_key(key.object, ITEM_INODE, 0));
 	page_t page = item_key_rest(key);
-	if (item_key_type(key) != ITEM_EXTENT || !inode || inode->size <= page << PAGE_SHIFT)
+	if (v->incomplete || item_key_type(key) != ITEM_EXTENT || !inode || inode->size <= page << PAGE_SHIFT)
 		return false;
 	for (size_t i = 0; i < v->page_runs; i++)
 		if (v->pages[i].object == key.object && page >= v->pages[i].from && page < v->pages[i].to)

@@ -38,6 +38,7 @@ struct view {
 	size_t count, room;
 	struct pages *pages;
 	size_t page_runs;
+	bool incomplete; // nodes could not be read: what is missing may be no hole
 };
 
 struct view view_now(void);

@@ -67,6 +67,85 @@ static void test_damaged_pages_are_dropped_if_that_is_wanted(void **state)
 	assert_works("dropped page");
 }
 
+static block_t nodes[512]; // of the undamaged images
+static unsigned node_total;
+
+static void list_nodes(struct node_disk *n)
+{
+	assert_true(node_total < sizeof nodes / sizeof nodes[0]);
+	nodes[node_total++] = n->block;
+	for (unsigned i = 0; n->level > 0 && i < node_count(n); i++)
+		list_nodes(block_at(node_child(n, i).block));
+}
+
+// ---- what the tier has a copy of ----------------------------------------------------------------------------
+
+static unsigned count_copied(void)
+{
+	unsigned copied = 0;
+	for (unsigned i = 0; i < founds; i++)
+		copied += found[i].copied;
+	return copied;
+}
+
+// Nothing is lost then, nor anything left to find; of blocks without a copy `stay` says what is.
+static void repair_with_copy(block_t block, unsigned dirty, unsigned *copied)
+{
+	images_put(warm_image[dirty][0], warm_image[dirty][1]);
+	struct view before = view_now();
+	((uint8_t *)block_at(block))[PAGE_BYTES - 1] ^= 1;
+	put_case();
+	int r = run_repair(false);
+	if (count_copied()) {
+		++*copied;
+		assert_int_equal(founds, 1);
+		assert_int_equal(stay, 0);
+		assert_int_equal(r, 1);
+		founds = 0;
+		assert_kept("copy", &before); // nothing was told
+		assert_int_equal(check_again(), 0);
+		assert_int_equal(founds, 0);
+		assert_works("copy");
+	}
+	view_free(&before);
+}
+
+static void test_copies_in_the_tier_are_taken(void **state)
+{
+	for (unsigned dirty = 0; dirty < 2; dirty++) {
+		unsigned copied = 0;
+		images_put(warm_image[dirty][0], warm_image[dirty][1]);
+		node_total = 0;
+		list_nodes(root_node());
+		for (unsigned i = 0; i < node_total; i++)
+			repair_with_copy(nodes[i], dirty, &copied);
+		assert_true(copied > 2);
+		images_put(warm_image[dirty][0], warm_image[dirty][1]);
+		copied = 0;
+		for (page_t page = 0; page < 6; page++)
+			repair_with_copy(extent_of(big, 0)->block + page, dirty, &copied);
+		assert_true(copied > 2);
+	}
+}
+
+// It is what its checksum says, or it is no copy.
+static void test_damaged_copy_is_not_taken(void **state)
+{
+	struct store *s;
+	images_put(warm_image[0][0], warm_image[0][1]);
+	block_t root = super()->root_block, page = extent_of(big, 0)->block;
+	assert_int_equal(open_for(false, &s), 0);
+	for (frame_t f = 0; f < s->tier->frames; f++)
+		tier[(uint8_t *)tier_frame_data(s->tier, f) - s->media->base] ^= 1;
+	store_close(s);
+	((uint8_t *)block_at(root))[PAGE_BYTES - 1] ^= 1;
+	((uint8_t *)block_at(page))[PAGE_BYTES - 1] ^= 1;
+	put_case();
+	assert_int_equal(check_again(), 0);
+	assert_int_equal(count_copied(), 0);
+	assert_true(has(CHECK_RANGE_LOST));
+}
+
 // ---- the power fails ----------------------------------------------------------------------------------------
 
 static void damage_some_leaf(void)
@@ -79,7 +158,23 @@ static void damage_leaf_of_extents(void)
 	leaf_of(item_key(big, ITEM_EXTENT, 64))->body[NODE_BODY_BYTES - 1] ^= 1;
 }
 
-// After a cut at each write, the pair is as it was or repaired: repaired then, nothing more is lost.
+// A page that the repair drops, and of which the tier has a copy.
+static void damage_page_behind(void)
+{
+	unsigned i = 0;
+	while (strcmp(meanings[i].name, "page behind"))
+		i++;
+	put_case();
+	assert_int_equal(store_open(&config, &store), 0);
+	assert_int_equal(lane_new(store, &lane), 0);
+	assert_int_equal(RUN(meanings[i].change(op)), 0);
+	lane_free(lane);
+	assert_int_equal(store_close(store), 0);
+	images_take(tier, backing);
+}
+
+// After a cut at each write, the pair is as it was or repaired: repaired then, nothing more is lost. As soon as the
+// first superblock is there, nothing is left to do.
 static void power_cut_at_any_write(const uint8_t *from_tier, const uint8_t *from_backing, void (*damage)(void))
 {
 	images_put(from_tier, from_backing);
@@ -89,11 +184,15 @@ static void power_cut_at_any_write(const uint8_t *from_tier, const uint8_t *from
 		images_put(from_tier, from_backing);
 		damage();
 		put_case();
+		uint64_t epoch = super()->epoch;
 		writes_left = cut;
 		r = run_repair(false);
 		writes_left = -1;
 		assert_true(r == 1 || r == -EIO);
 		assert_kept("cut", &before);
+		images_take(tier, backing);
+		if (super()->epoch > epoch)
+			assert_only_stays("superblock");
 		r = r == 1 ? 1 : run_repair(false) < 0 ? -EUCLEAN : -EIO;
 		assert_true(r != -EUCLEAN);
 		assert_only_stays("cut");
@@ -107,6 +206,12 @@ static void test_power_cut_at_any_write(void **state)
 	power_cut_at_any_write(tier_image, backing_image, damage_some_leaf);
 	power_cut_at_any_write(dirty_tier_image, dirty_backing_image, damage_some_leaf);
 	power_cut_at_any_write(dirty_tier_image, dirty_backing_image, damage_leaf_of_extents);
+	for (unsigned dirty = 0; dirty < 2; dirty++) { // whose only copies are in the tier until the new tree is in force
+		power_cut_at_any_write(warm_image[dirty][0], warm_image[dirty][1], damage_some_leaf);
+		power_cut_at_any_write(warm_image[dirty][0], warm_image[dirty][1], damage_leaf_of_extents);
+		power_cut_at_any_write(warm_image[dirty][0], warm_image[dirty][1], damage_data);
+		power_cut_at_any_write(warm_image[dirty][0], warm_image[dirty][1], damage_page_behind);
+	}
 }
 
 // What could be read when the user was told is not lost without a word: the repair fails and changes nothing, or
@@ -182,17 +287,6 @@ static uint64_t random_below(uint64_t limit)
 {
 	random_state = random_state * UINT64_C(6364136223846793005) + 1442695040888963407u;
 	return (random_state >> 33) % limit;
-}
-
-static block_t nodes[512]; // of the undamaged images
-static unsigned node_total;
-
-static void list_nodes(struct node_disk *n)
-{
-	assert_true(node_total < sizeof nodes / sizeof nodes[0]);
-	nodes[node_total++] = n->block;
-	for (unsigned i = 0; n->level > 0 && i < node_count(n); i++)
-		list_nodes(block_at(node_child(n, i).block));
 }
 
 // Nodes, and all blocks near the start, where the images have theirs.
@@ -459,6 +553,8 @@ int main(void)
 		cmocka_unit_test(test_damaged_images_are_repaired),
 		cmocka_unit_test(test_wrong_meaning_is_repaired),
 		cmocka_unit_test(test_damaged_pages_are_dropped_if_that_is_wanted),
+		cmocka_unit_test(test_copies_in_the_tier_are_taken),
+		cmocka_unit_test(test_damaged_copy_is_not_taken),
 		cmocka_unit_test(test_power_cut_at_any_write),
 		cmocka_unit_test(test_damaged_tier_is_given_up_if_told),
 		cmocka_unit_test(test_passing_read_error_loses_nothing_untold),

@@ -67,6 +67,7 @@ static void lost_images_make(void)
 	assert_int_equal(RUN(fs_setattr(op, fs, next_file, &st, FS_SET_SIZE, &st)), 0);
 	write_file(sparse_file, 3 * PAGE_BYTES, PAGE_BYTES);
 	close_fs(true);
+	forget_copies(true);
 	lost_images_keep(1);
 }
 
