@@ -88,6 +88,7 @@ prints 'nothing to repair: .*--drop-damaged'
 pair 4 -p --drop-damaged
 prints 'not repaired: something would be lost'
 
+tree_sum() { (cd "$MNT/tree" && find . -type f -exec sha256sum {} + | sort -k 2 | sha256sum); }
 files_sum() { (cd "$MNT" && find . -type f ! -name words ! -name lost+found -exec sha256sum {} + | sort -k 2 | sha256sum); }
 step "copy A of the superblock: -p, and no file changes"
 mount_fs
@@ -113,22 +114,37 @@ mount_fs
 equal "$(tr -d '\0' <"$MNT/words" | wc -c)" 0 "bytes left of a page that was dropped"
 equal "$(files_sum)" "$before" "files after the repair"
 
-step "a leaf of the tree: what it had is told, -p refuses"
+step "leaves of the tree, of which the tier has copies: -p loses nothing"
 mkdir "$MNT/between" # so that no leaf has items of both
 (cd "$MNT/between" && touch $(seq 100))
 mkdir "$MNT/many"
-tree=$(cd "$MNT/tree" && find . -type f -exec sha256sum {} + | sort -k 2 | sha256sum)
 for i in $(seq 400); do echo "$i" >"$MNT/many/file-$i"; done
+all=$(files_sum)
 unmount_fs
-python3 - "$BACKING" <<'END'
+damage_leaves() { # those with some of the names, in force or not
+	python3 - "$BACKING" <<'END'
 import sys
 with open(sys.argv[1], "r+b") as f:
     data = f.read()
-    for at in range(0, len(data), 4096): # leaves with some of the names, in force or not
+    for at in range(0, len(data), 4096):
         if data[at : at + 6] == b"VMND\0\0" and b"file-17" in data[at : at + 4096]:
             f.seek(at + 100)
             f.write(bytes([data[at + 100] ^ 1]))
 END
+}
+damage_leaves
+pair 4
+prints '^error: block [0-9]+: tree node does not match the checksum.*; the tier has a copy$'
+repair 1 -p
+pair 0
+mount_fs
+equal "$(files_sum)" "$all" "files after the repair"
+tree=$(tree_sum)
+unmount_fs
+
+step "a leaf of the tree, of which there is no copy: what it had is told, -p refuses"
+damage_leaves
+blank_tier
 pair 4
 prints '^error: block [0-9]+: tree node does not match the checksum'
 prints '^error: object [0-9]+, item [0-9a-f]+: cannot be read, nor what follows up to object'
@@ -139,7 +155,7 @@ prints 'this needs the tier'
 repair 1 -y
 pair 0
 mount_fs
-equal "$(cd "$MNT/tree" && find . -type f -exec sha256sum {} + | sort -k 2 | sha256sum)" "$tree" "files that were not told as lost"
+equal "$(tree_sum)" "$tree" "files that were not told as lost"
 for f in "$MNT/many"/* "$MNT/lost+found"/*; do
 	[ ! -s "$f" ] || grep -qx '[0-9]*' "$f" || fail "$f: content of a file that was left"
 done
@@ -155,20 +171,20 @@ mkdir "$MNT/dir"
 long() { python3 -c 'import sys
 for i in range(2048): sys.stdout.buffer.write(b"PAGE%012d" % i * 256)'; }
 long >"$MNT/dir/long"
+object=$(stat -c %i "$MNT/dir/long")
 unmount_fs
-rm "$TIER" # and its copies of pages
-truncate -s 32M "$TIER"
-mount_fs
-unmount_fs
-python3 - "$BACKING" <<'END'
+blank_tier
+python3 - "$BACKING" "$object" <<'END'
+import struct
 import sys
 with open(sys.argv[1], "r+b") as f:
     data = f.read()
-    leaves = [at for at in range(0, len(data), 4096) if data[at : at + 6] == b"VMND\0\0" and 4 < data[at + 6] < 12
-              and data[at + 7] == 0 and sum(map(bool, data[at : at + 4096])) > 2500] # few entries, and full: extents
-    for at in leaves[::2]:
-        f.seek(at + 100)
-        f.write(bytes([data[at + 100] ^ 1]))
+    for at in range(0, len(data), 4096): # leaves that begin in the second half of the file, in force or not
+        key = data.find(struct.pack("<Q", int(sys.argv[2])), at, at + 4096)
+        if data[at : at + 6] == b"VMND\0\0" and data[at + 7] == 0 and key > 0:
+            if struct.unpack_from("<Q", data, key + 8)[0] >= 3 << 56 | 1000:
+                f.seek(at + 100)
+                f.write(bytes([data[at + 100] ^ 1]))
 END
 pair 4
 prints '^error: object [0-9]+: content was in a part of the tree that cannot be read, bytes: [0-9]+ to [0-9]+ \(/dir/long\)$'
@@ -192,5 +208,4 @@ if not 0 < lost < 2048:
 long >"$MNT/dir/long" # from the start
 long | cmp - "$MNT/dir/long" || fail "what is written over should be as new"
 unmount_fs
-repair 1 -y --drop-damaged
 pair 0
