@@ -682,6 +682,27 @@ static void note_result(struct store *s, int r)
 	wake_waiters(s);
 }
 
+struct errand {
+	int (*run)(void *arg);
+	void *arg;
+	int result;
+	bool begun, done;
+};
+
+static void errand_run(struct store *s)
+{
+	struct errand *e = s->errand;
+
+	s->errand = NULL;
+	e->begun = true;
+	pthread_mutex_unlock(&s->epoch_lock);
+	int r = e->run(e->arg);
+	pthread_mutex_lock(&s->epoch_lock);
+	e->result = r;
+	e->done = true;
+	pthread_cond_broadcast(&s->epoch_done);
+}
+
 static void *epoch_main(void *arg)
 {
 	struct store *s = arg;
@@ -696,13 +717,8 @@ static void *epoch_main(void *arg)
 	due = deadline_in_ms(s->config.interval_ms);
 	pthread_mutex_lock(&s->epoch_lock);
 	while (!s->epoch_stop) {
-		if (s->roots_wanted) {
-			pthread_mutex_unlock(&s->epoch_lock);
-			int scrubbed = scrub_roots(s);
-			pthread_mutex_lock(&s->epoch_lock);
-			s->roots_result = scrubbed;
-			s->roots_wanted = false;
-			pthread_cond_broadcast(&s->epoch_done);
+		if (s->errand) {
+			errand_run(s);
 			continue;
 		}
 		if (s->attempts_wanted <= s->attempts_started &&
@@ -723,6 +739,23 @@ static void *epoch_main(void *arg)
 	pthread_mutex_unlock(&s->epoch_lock);
 	grace_unregister(reader);
 	return NULL;
+}
+
+int epoch_errand(struct store *s, int (*run)(void *arg), void *arg, const atomic_bool *stop)
+{
+	struct errand e = { .run = run, .arg = arg };
+
+	pthread_mutex_lock(&s->epoch_lock);
+	s->errand = &e;
+	pthread_cond_signal(&s->epoch_cond);
+	while (!e.done && (e.begun || !(atomic_load(stop) || s->epoch_stop))) {
+		struct timespec look_again = deadline_in_ms(100);
+		pthread_cond_timedwait(&s->epoch_done, &s->epoch_lock, &look_again);
+	}
+	if (!e.begun)
+		s->errand = NULL;
+	pthread_mutex_unlock(&s->epoch_lock);
+	return e.done ? e.result : -EINTR;
 }
 
 void epoch_request(struct store *s)

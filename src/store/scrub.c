@@ -8,9 +8,9 @@
 //    look began with; else the walk begins again under the new one, at the key that it had reached.
 // 3. Superblocks and space are the epoch thread's: it looks at them between two epochs.
 //
-// What is healed: a clean frame is dropped, since the backing has its page; a superblock is written again; a page whose
-// block is damaged, and of which the tier has the content, is written anew over itself, by a commit like any other, so
-// that the next epoch gives it another block.
+// What is healed: a clean frame is dropped, since the backing has its page; a superblock is written again, and so is a tree
+// node of which the tier has a copy, to its place; a page whose block is damaged, and of which the tier has the content, is
+// written anew over itself, by a commit like any other, so that the next epoch gives it another block.
 #include "store_impl.h"
 #include <errno.h>
 #include <sched.h>
@@ -37,6 +37,7 @@ struct scrub {
 	struct root root;
 	struct item_key next; // of the walk
 	uint8_t *node[LEVELS_MAX], *data;
+	struct { block_t block; const uint8_t *content; } heal; // a node
 	uint64_t began_ns; // of the work since the last rest
 };
 
@@ -148,29 +149,13 @@ static int scrub_space(struct store *s)
 	return r;
 }
 
-int scrub_roots(struct store *s)
+static int scrub_roots(void *arg)
 {
+	struct store *s = arg;
 	int r = scrub_super(s, 'A');
 	if (!r)
 		r = scrub_super(s, 'B');
 	return r ? r : scrub_space(s);
-}
-
-static int ask_for_roots(struct scrub *sc)
-{
-	struct store *s = sc->s;
-	if (s->read_only) // there is no epoch thread
-		return scrub_roots(s);
-	pthread_mutex_lock(&s->epoch_lock);
-	s->roots_wanted = true;
-	pthread_cond_signal(&s->epoch_cond);
-	while (s->roots_wanted && !atomic_load(&sc->stop) && !s->epoch_stop) {
-		struct timespec until = deadline_in_ms(100);
-		pthread_cond_timedwait(&s->epoch_done, &s->epoch_lock, &until);
-	}
-	int r = s->roots_result;
-	pthread_mutex_unlock(&s->epoch_lock);
-	return atomic_load(&sc->stop) ? -EINTR : r;
 }
 
 // ---- tree and data --------------------------------------------------------------------------------------
@@ -290,28 +275,70 @@ static int scrub_extent(struct scrub *sc, const struct node_item *item)
 	return r ? r : rest(sc);
 }
 
-static int read_node(struct scrub *sc, struct node_ref ref, unsigned level, const struct node_disk **ret_node)
+static bool node_is_good(const struct scrub *sc, struct node_ref ref, unsigned level)
+{
+	const struct node_disk *n = (const void *)sc->node[level];
+	return checksum_page(sc->s->seed, OBJECT_STORE, ref.block, n) == ref.sum && node_valid(n, (int)level, ref.block, ref.birth);
+}
+
+// Into its place, from the tier.
+static bool copy_node(struct scrub *sc, struct node_ref ref, unsigned level)
 {
 	struct store *s = sc->s;
-	uint64_t found = 0;
+	struct bucket *bucket;
+	uint32_t version;
+	grace_enter(&s->grace, sc->reader);
+	frame_t f = index_look(s->tier, OBJECT_STORE, ref.block, &bucket, &version);
+	if (f != FRAME_NONE)
+		memcpy(sc->node[level], tier_frame_data(s->tier, f), PAGE_BYTES);
+	grace_leave(sc->reader);
+	return f != FRAME_NONE && node_is_good(sc, ref, level);
+}
+
+// Its blocks have what they are to have, or are as bad as they were.
+static int write_node(void *arg)
+{
+	struct scrub *sc = arg;
+	struct store *s = sc->s;
+	if (store_root(s)->epoch != sc->root.epoch)
+		return -ERESTART;
+	return ioq_write(s->ioq, sc->heal.block, sc->heal.content, 1, false);
+}
+
+static int heal_node(struct scrub *sc, struct node_ref ref, unsigned level)
+{
+	if (sc->s->read_only)
+		return -EROFS;
+	sc->heal.block = ref.block;
+	sc->heal.content = sc->node[level];
+	return epoch_errand(sc->s, write_node, sc, &sc->stop);
+}
+
+// The tier's copy in its stead, or -EUCLEAN.
+static int damaged_node(struct scrub *sc, struct node_ref ref, unsigned level, int error)
+{
+	struct store *s = sc->s;
+	uint64_t found = error ? 0 : checksum_page(s->seed, OBJECT_STORE, ref.block, sc->node[level]);
+	bool copied = copy_node(sc, ref, level);
+	int r = copied ? heal_node(sc, ref, level) : -EUCLEAN;
+	if (r == -ERESTART || r == -EINTR)
+		return r;
+	log_error("%s: tree node in block %llu is damaged: expected checksum %016llx, found %016llx%s%s%s", s->backing->path,
+		  (unsigned long long)ref.block, (unsigned long long)ref.sum, (unsigned long long)found, error ? ": " : "",
+		  error ? strerror(-error) : "", !copied ? "" : r ? "; the tier has a copy" : "; the tier has a copy, and it is written again");
+	count_error(s, r == 0);
+	return copied ? 0 : -EUCLEAN;
+}
+
+static int read_node(struct scrub *sc, struct node_ref ref, unsigned level, const struct node_disk **ret_node)
+{
 	if (!sc->node[level] && !(sc->node[level] = aligned_alloc(PAGE_BYTES, PAGE_BYTES)))
 		return -ENOMEM;
-	const struct node_disk *n = (const void *)sc->node[level];
+	*ret_node = (const void *)sc->node[level];
 	int r = ioq_read(sc->queue, ref.block, sc->node[level], 1);
-	if (!r) {
-		found = checksum_page(s->seed, OBJECT_STORE, ref.block, n);
-		if (found == ref.sum && node_valid(n, (int)level, ref.block, ref.birth)) {
-			*ret_node = n;
-			return 0;
-		}
-	}
-	if (root_moved(sc))
-		return -ERESTART;
-	log_error("%s: tree node in block %llu is damaged: expected checksum %016llx, found %016llx%s%s", s->backing->path,
-		  (unsigned long long)ref.block, (unsigned long long)ref.sum, (unsigned long long)found, r ? ": " : "",
-		  r ? strerror(-r) : "");
-	count_error(s, false);
-	return -EUCLEAN;
+	if (!r && node_is_good(sc, ref, level))
+		return 0;
+	return root_moved(sc) ? -ERESTART : damaged_node(sc, ref, level, r);
 }
 
 // Of a subtree, what has keys from sc->next on. A damaged node hides what is below it.
@@ -364,7 +391,7 @@ static void *scrub_main(void *arg)
 	sc->began_ns = now_ns();
 	int r = scrub_tier(sc);
 	if (!r)
-		r = ask_for_roots(sc);
+		r = s->read_only ? scrub_roots(s) /* there is no epoch thread */ : epoch_errand(s, scrub_roots, s, &sc->stop);
 	if (!r)
 		r = scrub_tree(sc);
 	if (r && r != -EINTR)

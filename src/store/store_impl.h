@@ -246,8 +246,7 @@ struct store {
 	pthread_mutex_t scrub_lock;
 	struct scrub *scrub;     // under scrub_lock: has been started and not yet joined
 	_Atomic uint64_t scrub_state, scrub_end_ns, scrub_checked, scrub_total, scrub_errors, scrub_healed;
-	bool roots_wanted;       // under epoch_lock: superblocks and space are to be looked at
-	int roots_result;
+	struct errand *errand;   // of the epoch thread, under epoch_lock; NULL: none
 
 	_Atomic uint64_t count[COUNTERS]; // of lanes that are gone
 	_Atomic uint64_t evicted, written_back, dropped;
@@ -453,6 +452,9 @@ unsigned frames_low(const struct store *s);
 int epoch_start_thread(struct store *s);
 void epoch_stop_thread(struct store *s);
 void epoch_request(struct store *s);       // one soon
+// Has it run by the epoch thread, between two epochs: superblocks and space are its own, and no block of the root in
+// force is used again meanwhile. Its result; -EINTR: stopped before it began. One at a time.
+int epoch_errand(struct store *s, int (*run)(void *arg), void *arg, const atomic_bool *stop);
 // One cut after the call has ended: its result. -EINTR: the lane (may be NULL) was interrupted; -EIO:
 // a superblock cannot be written.
 int epoch_wait(struct store *s, const struct lane *lane);
@@ -463,7 +465,6 @@ uint64_t dirty_limit(struct store *s); // frames
 
 // ---- scrub.c -------------------------------------------------------------------------------------
 
-int scrub_roots(struct store *s); // by the epoch thread, between epochs
 void scrub_stats(struct store *s, struct vems_stats *ret_stats);
 
 // ---- badblock.c: the epoch thread's ------------------------------------------------------------

@@ -118,6 +118,44 @@ static void test_a_damaged_superblock_is_written_again(void **state)
 	}
 }
 
+static void root_node_read(uint8_t *page)
+{
+	assert_int_equal(pread(backing_fd, page, PAGE_BYTES, (off_t)(store_root(s)->tree.ref.block * PAGE_BYTES)), PAGE_BYTES);
+}
+
+static void root_node_damage(void)
+{
+	static const uint8_t zero[PAGE_BYTES];
+	assert_int_equal(pwrite(backing_fd, zero, PAGE_BYTES, (off_t)(store_root(s)->tree.ref.block * PAGE_BYTES)), PAGE_BYTES);
+}
+
+static void test_a_damaged_node_is_written_again_from_the_tier(void **state)
+{
+	uint8_t good[PAGE_BYTES], now[PAGE_BYTES];
+	root_node_read(good);
+	root_node_damage();
+	scrub_all(s);
+	expect_errors(1, 1);
+	root_node_read(now);
+	assert_memory_equal(now, good, PAGE_BYTES);
+	scrub_all(s);
+	expect_errors(0, 0);
+}
+
+static void test_a_damaged_node_without_a_copy_is_told(void **state)
+{
+	uint8_t bad[PAGE_BYTES], now[PAGE_BYTES];
+	for (frame_t f = 0; f < s->tier->frames; f++)
+		if (s->tier->frame[f].object == OBJECT_STORE)
+			evict_frame(s, f);
+	root_node_damage();
+	root_node_read(bad);
+	scrub_all(s);
+	expect_errors(1, 0);
+	root_node_read(now);
+	assert_memory_equal(now, bad, PAGE_BYTES);
+}
+
 // ---- locks -------------------------------------------------------------------------------------------
 
 static void start(struct store *st)
@@ -144,6 +182,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_it_is_a_reader_of_what_may_go),
 		TEST(test_a_damaged_superblock_is_written_again),
+		TEST(test_a_damaged_node_is_written_again_from_the_tier),
+		TEST(test_a_damaged_node_without_a_copy_is_told),
 		TEST(test_one_scrub_at_a_time),
 		TEST(test_poison_is_met_by_one_at_a_time),
 	};
