@@ -73,7 +73,7 @@ for at in range(0, 1 << 20, 4099): os.pwrite(fd, b"%07d" % at, at)
 os.kill(int(sys.argv[2]), signal.SIGKILL)
 PY
 wait_gone "$PID" 10 || fail "not killed"
-fusermount3 -u "$MNT"
+unmount "$MNT"
 mount_fs
 python3 - "$MNT/data" "$DIR/data" <<'PY'
 import sys

@@ -121,7 +121,7 @@ words_of_o() {
 		>"$DIR/said" 2>&1 </dev/null ||
 		fail "cannot mount: $(cat "$DIR/said")"
 	is_mounted || fail "returned 0 and nothing is mounted"
-	fusermount3 -u "$MNT"
+	unmount "$MNT"
 	cd "$at"
 	wait_released
 }
@@ -138,7 +138,7 @@ helper() {
 		fail "cannot mount: $(cat "$DIR/said")"
 	is_mounted || fail "returned 0 and nothing is mounted"
 	remounts
-	fusermount3 -u "$MNT"
+	unmount "$MNT"
 	wait_released
 }
 

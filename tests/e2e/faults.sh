@@ -27,7 +27,7 @@ warm() {
 end() {
 	unmount_fs
 	fsck_fs
-	fusermount3 -u "$DISK"
+	unmount "$DISK"
 	rm "$TIER"
 }
 is() { [ "$(counter "$1")" = "$2" ]; } # COUNTER VALUE

@@ -160,14 +160,17 @@ refuse() {
 	[ "$(sums)" = "$before" ] || fail "refused, but a device was changed: $pattern"
 }
 
-unmount_fs() {
+# A process that has just left the mount may still hold it for a moment.
+unmount() { # DIRECTORY
 	local i
-	# A process that has just left the mount may still hold it for a moment.
 	for i in 1 2 3 4 5; do
-		fusermount3 -u "$MNT" && break
-		[ "$i" != 5 ] || fail "cannot unmount"
+		fusermount3 -u "$1" && return
 		sleep 0.3
 	done
+	fail "cannot unmount $1"
+}
+unmount_fs() {
+	unmount "$MNT"
 	wait_gone "$PID" 60 || fail "the daemon is still there a minute after the unmount"
 }
 remount() { unmount_fs && mount_fs; }

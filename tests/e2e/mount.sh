@@ -58,7 +58,7 @@ dead_mount() {
 	kill -9 "$PID"
 	wait_gone "$PID" 20 || fail "cannot kill the daemon"
 	refuse_dead
-	fusermount3 -u "$MNT"
+	unmount "$MNT"
 	mount_fs
 	equal "$(cat "$MNT/late")" late
 	unmount_fs
