@@ -137,10 +137,17 @@ static int zero_range(struct fs *fs, object_t id, uint64_t offset, uint64_t end,
 	return r;
 }
 
-int fs_allocate(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_t end, bool keep_size, uint64_t *ret_next)
+int fs_allocate(struct op *op, struct fs *fs, object_t id, const struct fs_allocation *before, struct fs_allocation *ret)
 {
-	*ret_next = end;
-	return zero_range(fs, id, offset, end, keep_size, false);
+	int r = zero_range(fs, id, before->next, before->end, before->keep_size, false);
+	if (!r)
+		*ret = (struct fs_allocation){ .next = before->end, .end = before->end };
+	return r;
+}
+
+int fs_allocate_undo(struct op *op, struct fs *fs, object_t id, const struct fs_allocation *allocation)
+{
+	return 0; // it has no steps
 }
 
 int fs_punch(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_t end, bool keep_size)

@@ -16,8 +16,9 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "media structures are 
 #define VEMS_TIER_MAGIC UINT64_C(0x0a524549545f4d56)  // "VM_TIER\n"
 #define VEMS_NODE_MAGIC 0x444e4d56u                   // "VMND"
 
-#define VEMS_INCOMPAT_KNOWN UINT64_C(0)
 #define VEMS_INCOMPAT_SNAPSHOTS UINT64_C(1) // reserved
+#define VEMS_INCOMPAT_PAST_END UINT64_C(2)  // files may have pages past their size: inode_disk.pages_end
+#define VEMS_INCOMPAT_KNOWN VEMS_INCOMPAT_PAST_END
 #define VEMS_RO_COMPAT_KNOWN UINT64_C(0)
 
 // ---- backing: superblock --------------------------------------------------------------------
@@ -215,7 +216,10 @@ struct inode_disk {
 	uint32_t uid, gid;
 	uint64_t size;    // bytes; directories: 0
 	uint64_t parent;  // directories: for ".." and handles
-	uint64_t entries; // directories, "." and ".." not counted
+	union {
+		uint64_t entries;   // directories, "." and ".." not counted
+		uint64_t pages_end; // regular files: pages past the size are below it; 0: there are none
+	};
 	uint32_t rdev;    // devices: as the kernel encodes them in 32 bits
 	uint32_t flags;   // enum inode_flag
 	struct time_disk atime, mtime, ctime, btime;

@@ -256,31 +256,24 @@ void serve_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t offset, struct
 		fuse_reply_write(req, done);
 }
 
-// In steps of a commit each. One that fails gives the size back, of which the kernel has not been told; the
-// kernel lets nobody else change it meanwhile.
+// In steps of a commit each. One that fails gives back what is past the end, and the size, of which the kernel has
+// not been told; the kernel lets nobody else change it meanwhile.
 static int allocate(struct worker *w, fuse_req_t req, object_t id, uint64_t offset, uint64_t end, bool keep_size)
 {
 	struct fs *fs = w->frontend->fs;
-	struct stat before, after;
-	uint64_t next = offset;
-	bool grown = false;
-	struct op *op = op_begin(w->lane);
-	int r;
+	struct fs_allocation allocation = { .next = offset, .end = end, .keep_size = keep_size }, before;
+	struct op *op;
+	int r, undone;
 
-	REQUEST_RUN(w, req, op, r, fs_getattr(op, fs, id, &before));
-	op_end(op);
-	while (!r && next < end) {
-		uint64_t at = next;
-
+	do {
+		before = allocation;
 		op = op_begin(w->lane);
-		REQUEST_RUN(w, req, op, r, fs_allocate(op, fs, id, at, end, keep_size, &next));
+		REQUEST_RUN(w, req, op, r, fs_allocate(op, fs, id, &before, &allocation));
 		op_end(op);
-		grown |= !r && !keep_size && next > (uint64_t)before.st_size;
-	}
-	if (r && grown) {
+	} while (!r && allocation.next < end);
+	if (r && before.begun) {
 		op = op_begin(w->lane);
-		int undone;
-		REQUEST_RUN(w, req, op, undone, fs_setattr(op, fs, id, &before, FS_SET_SIZE, &after));
+		REQUEST_RUN(w, req, op, undone, fs_allocate_undo(op, fs, id, &before));
 		op_end(op);
 	}
 	return r;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // fallocate(2). What was allocated can be written without ENOSPC, as all that is there can: so pages that
-// are holes become pages of zeroes, which is as dear as writing them. Punching makes holes again, in one
-// commit whatever the range is.
+// are holes become pages of zeroes, which is as dear as writing them. They may lie past the end of the file, up
+// to the inode's pages_end. Punching makes holes again, in one commit whatever the range is.
 #include <fcntl.h>
 #include "fs_impl.h"
 
@@ -40,8 +40,8 @@ static int put_changed(struct op *op, struct inode *inode)
 static int find_holes(struct op *op, const struct inode *inode, page_t from, page_t limit, page_t *ret_first,
 		      page_t *ret_end)
 {
-	page_t pages = pages_of(inode->disk.size), first = from, end;
-	page_t there = limit < pages ? limit : pages; // all behind is a hole
+	page_t pages_end = inode_pages_end(&inode->disk), first = from, end;
+	page_t there = limit < pages_end ? limit : pages_end;
 	int r = 0;
 
 	if (there > from && !inode_is_dense(&inode->disk)) {
@@ -63,49 +63,97 @@ static int find_holes(struct op *op, const struct inode *inode, page_t from, pag
 	return r;
 }
 
-// What the file has no room for yet has to be free; what is inside is found out as it comes.
-static int check_space(struct op *op, const struct inode *inode, uint64_t end)
+// Where there is nothing yet the space has to be free; what is inside is found out as it comes.
+static int check_space(struct op *op, const struct inode *inode, page_t first, page_t end)
 {
-	page_t pages = pages_of(inode->disk.size);
+	page_t pages_end = inode_pages_end(&inode->disk);
 
-	return pages_of(end) > pages ? txn_room(op, pages_of(end) - pages) : 0;
+	if (first < pages_end)
+		first = pages_end;
+	return first < end ? txn_room(op, end - first) : 0;
 }
 
-int fs_allocate(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_t end, bool keep_size,
-		uint64_t *ret_next)
+static int write_zeroes(struct op *op, object_t id, page_t first, page_t end)
 {
+	int r = txn_claim(op, id, first, (unsigned)(end - first));
+
+	for (page_t page = first; !r && page < end; page++)
+		r = txn_page(op, id, page, zero_page, NULL);
+	return r;
+}
+
+// Pages [first, end), which were holes, are there.
+static void count_allocated(struct inode_disk *disk, page_t first, page_t end, uint64_t size)
+{
+	page_t pages_end = inode_pages_end(disk);
+
+	if (!(disk->flags & INODE_PAGES_UNSURE))
+		disk->pages += end - first;
+	if (disk->size < size)
+		disk->size = size;
+	inode_set_pages_end(disk, pages_end < end ? end : pages_end);
+}
+
+int fs_allocate(struct op *op, struct fs *fs, object_t id, const struct fs_allocation *before,
+		struct fs_allocation *ret_allocation)
+{
+	struct fs_allocation a = *before;
 	struct inode inode;
 	page_t first, last;
-	uint64_t next;
-	int r = check_range(offset, end);
+	int r = check_range(a.next, a.end);
 
 	if (!r)
 		r = get_file(op, id, &inode);
-	// A page past the end of a file is a hole, always.
-	if (!r && keep_size && pages_of(end) > pages_of(inode.disk.size))
-		r = -EOPNOTSUPP;
 	if (!r)
-		r = check_space(op, &inode, end);
+		r = check_space(op, &inode, a.next >> PAGE_SHIFT, pages_of(a.end));
 	if (!r)
-		r = find_holes(op, &inode, offset >> PAGE_SHIFT, pages_of(end), &first, &last);
+		r = find_holes(op, &inode, a.next >> PAGE_SHIFT, pages_of(a.end), &first, &last);
 	if (r)
 		return r;
-	next = last << PAGE_SHIFT < end ? last << PAGE_SHIFT : end;
-	*ret_next = next;
-	if (first == last && next < end)
+	if (!a.begun) {
+		a.begun = true;
+		a.size_before = inode.disk.size;
+		a.pages_end_before = inode_pages_end(&inode.disk);
+	}
+	a.next = last << PAGE_SHIFT < a.end ? last << PAGE_SHIFT : a.end;
+	if (first == last && a.next < a.end) {
+		*ret_allocation = a;
 		return 0;
-	if (first < last)
-		r = txn_claim(op, id, first, (unsigned)(last - first));
-	for (page_t page = first; !r && page < last; page++)
-		r = txn_page(op, id, page, zero_page, NULL);
+	}
+	if (a.keep_size && last > inode_pages_end(&inode.disk))
+		r = txn_needs_format(op, VEMS_INCOMPAT_PAST_END);
+	if (!r && first < last)
+		r = write_zeroes(op, id, first, last);
 	if (r)
 		return r;
-	if (!(inode.disk.flags & INODE_PAGES_UNSURE))
-		inode.disk.pages += last - first;
-	if (!keep_size && inode.disk.size < next)
-		inode.disk.size = next;
+	count_allocated(&inode.disk, first, last, a.keep_size ? 0 : a.next);
 	r = put_changed(op, &inode);
-	return r ? r : txn_commit(op, first == last);
+	if (!r)
+		r = txn_commit(op, first == last);
+	if (!r)
+		*ret_allocation = a;
+	return r;
+}
+
+int fs_allocate_undo(struct op *op, struct fs *fs, object_t id, const struct fs_allocation *a)
+{
+	struct inode inode;
+	int r;
+
+	if (!a->begun)
+		return 0;
+	r = get_file(op, id, &inode);
+	if (r || (inode.disk.size == a->size_before && inode_pages_end(&inode.disk) == a->pages_end_before))
+		return r;
+	if (a->pages_end_before < inode_pages_end(&inode.disk))
+		r = txn_drop(op, id, a->pages_end_before, PAGE_MAX + 1);
+	if (r)
+		return r;
+	txn_gives_back(op, inode_count_dropped(&inode.disk, a->pages_end_before, PAGE_MAX + 1));
+	inode.disk.size = a->size_before;
+	inode_set_pages_end(&inode.disk, a->pages_end_before);
+	r = put_changed(op, &inode);
+	return r ? r : txn_commit(op, true);
 }
 
 // ---- holes
@@ -176,6 +224,7 @@ int fs_punch(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_
 	}
 	if (!keep_size && inode.disk.size < end)
 		inode.disk.size = end;
+	inode_set_pages_end(&inode.disk, inode.disk.pages_end);
 	r = put_changed(op, &inode);
 	return r ? r : txn_commit(op, true);
 }

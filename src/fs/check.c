@@ -188,11 +188,17 @@ bool inode_size_good(const struct inode_disk *i, size_t bytes)
 	}
 }
 
-static bool inode_good(const struct inode_disk *i, size_t bytes)
+bool inode_end_good(const struct store *store, const struct inode_disk *i)
+{
+	return S_ISREG(i->mode) && inode_pages_end_good(i) && (!i->pages_end || store_incompat(store) & VEMS_INCOMPAT_PAST_END);
+}
+
+static bool inode_good(const struct fs_check *c, const struct inode_disk *i, size_t bytes)
 {
 	return inode_size_good(i, bytes) && !(i->mode & ~(S_IFMT | 07777u)) && !(i->flags & ~(uint32_t)INODE_FLAGS_KNOWN) &&
 	       !i->reserved && (S_ISREG(i->mode) || !i->pages) && time_good(&i->atime) && time_good(&i->mtime) &&
-	       time_good(&i->ctime) && time_good(&i->btime) && (S_ISDIR(i->mode) || (!i->entries && !i->parent));
+	       time_good(&i->ctime) && time_good(&i->btime) && (S_ISDIR(i->mode) || !i->parent) &&
+	       (S_ISDIR(i->mode) || !i->entries || inode_end_good(c->store, i));
 }
 
 static int take_inode(struct fs_check *c, struct item_key key, const void *value, size_t bytes)
@@ -210,7 +216,7 @@ static int take_inode(struct fs_check *c, struct item_key key, const void *value
 	now->inode_bytes = (unsigned)bytes;
 	if (bytes >= sizeof now->inode)
 		memcpy(&now->inode, value, sizeof now->inode);
-	now->good = bytes >= sizeof now->inode && inode_good(&now->inode, bytes);
+	now->good = bytes >= sizeof now->inode && inode_good(c, &now->inode, bytes);
 	if (!now->good)
 		report(c, CHECK_INODE_MALFORMED, key.object, 0, 0);
 	o = array_add(&c->objects, sizeof *o);
@@ -461,6 +467,13 @@ static int take_hidden(struct fs_check *c, page_t first, unsigned count)
 	return 0;
 }
 
+// Pages [first, end) of a file that has room for `pages`.
+static void past_end(struct fs_check *c, object_t object, page_t first, page_t pages, page_t end)
+{
+	report_page(c, CHECK_PAGES_PAST_END, object, first, pages, end);
+	mend(c, MEND_DROP, object, first, end);
+}
+
 static int take_pages(void *arg, object_t object, page_t first, unsigned count, uint64_t *ret_tag)
 {
 	struct fs_check *c = arg;
@@ -468,6 +481,7 @@ static int take_pages(void *arg, object_t object, page_t first, unsigned count, 
 	uint64_t pages;
 	int r = begin_object(c, object);
 
+	*ret_tag = UINT64_MAX; // no end is known of it
 	if (r)
 		return r;
 	if (now->good)
@@ -484,11 +498,9 @@ static int take_pages(void *arg, object_t object, page_t first, unsigned count, 
 		now->misplaced += count;
 		return 0;
 	}
-	pages = pages_of(now->inode.size);
-	if (first + count > pages) {
-		report_page(c, CHECK_PAGES_PAST_END, object, first > pages ? first : pages, pages, first + count);
-		mend(c, MEND_DROP, object, pages, first + count);
-	}
+	pages = inode_pages_end(&now->inode);
+	if (first + count > pages)
+		past_end(c, object, first > pages ? first : pages, pages, first + count);
 	*ret_tag = now->inode.size;
 	return 0;
 }
@@ -496,15 +508,20 @@ static int take_pages(void *arg, object_t object, page_t first, unsigned count, 
 static int take_content(void *arg, object_t object, page_t page, const void *data, uint64_t size)
 {
 	const uint8_t *byte = data;
+	unsigned i = page == size >> PAGE_SHIFT ? size % PAGE_BYTES : 0;
 
-	if (!(size % PAGE_BYTES) || page != size >> PAGE_SHIFT)
+	if (page < size >> PAGE_SHIFT)
 		return 0;
-	for (unsigned i = size % PAGE_BYTES; i < PAGE_BYTES; i++)
-		if (byte[i]) {
-			report_page(arg, CHECK_BYTES_PAST_END, object, page, 0, byte[i]);
-			mend(arg, MEND_TAIL, object, page, size % PAGE_BYTES);
-			break;
-		}
+	while (i < PAGE_BYTES && !byte[i])
+		i++;
+	if (i == PAGE_BYTES)
+		return 0;
+	if (page >= pages_of(size)) { // one that was allocated there is zero
+		past_end(arg, object, page, pages_of(size), page + 1);
+		return 0;
+	}
+	report_page(arg, CHECK_BYTES_PAST_END, object, page, 0, byte[i]);
+	mend(arg, MEND_TAIL, object, page, size % PAGE_BYTES);
 	return 0;
 }
 

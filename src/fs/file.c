@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Content of regular files. Bytes past the end of a file are zero on the media.
+// Content of regular files. Bytes past the end of a file are zero on the media, in pages allocated there as well.
 #include "fs_impl.h"
 
 static const char zero_page[PAGE_BYTES] __attribute__((aligned(PAGE_BYTES)));
@@ -179,6 +179,7 @@ static void merge_written(void *value, void *arg)
 	inode_count_written(written->op, written->id, disk, written->first, written->last);
 	if (disk->size < written->end)
 		disk->size = written->end;
+	inode_set_pages_end(disk, disk->pages_end);
 	disk->mtime = disk->ctime = written->now;
 	if (written->kill_suidgid)
 		inode_kill_suidgid(disk);

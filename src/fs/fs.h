@@ -117,11 +117,21 @@ ssize_t fs_write(struct op *op, struct fs *fs, object_t id, const void *data, si
 // of as many bytes. The count, 0 at the end of the file.
 ssize_t fs_copy(struct op *op, struct fs *fs, object_t from, uint64_t offset, object_t to, uint64_t to_offset,
 		size_t bytes, void *buffer);
-// fallocate(2), of bytes [offset, end). Zeroes where there are holes, as far as *ret_next, which is behind
-// offset: to be called again from there until it is `end`. -ENOSPC; keep_size past the end: -EOPNOTSUPP.
-int fs_allocate(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_t end, bool keep_size,
-		uint64_t *ret_next);
-// Holes, and zeroes where only a part of a page is meant; without keep_size the file grows to `end`.
+// fallocate(2), of bytes [next, end): zeroes where there are holes, in as many operations as it takes, until next
+// is `end`. With keep_size the size stays, also where that is past the end. -ENOSPC. One that fails halfway is to
+// be undone: then all is as it was past the end of the file, and past what was allocated there.
+struct fs_allocation {
+	uint64_t next, end;
+	bool keep_size;
+	bool begun; // the rest is its own
+	uint64_t size_before;
+	page_t pages_end_before;
+};
+int fs_allocate(struct op *op, struct fs *fs, object_t id, const struct fs_allocation *before,
+		struct fs_allocation *ret_allocation);
+int fs_allocate_undo(struct op *op, struct fs *fs, object_t id, const struct fs_allocation *allocation);
+// Holes, and zeroes where only a part of a page is meant; without keep_size the file grows to `end`. What is allocated
+// past the end stays.
 int fs_punch(struct op *op, struct fs *fs, object_t id, uint64_t offset, uint64_t end, bool keep_size);
 int fs_seek(struct op *op, struct fs *fs, object_t id, uint64_t offset, bool data, uint64_t *ret_offset);
 

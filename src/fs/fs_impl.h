@@ -68,6 +68,11 @@ int inode_put(struct op *op, const struct inode *inode);
 void inode_stat(struct fs *fs, const struct inode *inode, struct stat *ret_attr);
 void inode_modified(struct inode *inode, struct time_disk now); // mtime and ctime
 void inode_kill_suidgid(struct inode_disk *disk);
+// Of a regular file: behind it all is a hole. That is the end of the file, unless pages were allocated past it.
+page_t inode_pages_end(const struct inode_disk *disk);
+// To be called with every change of the size: pages past it may be there up to that one.
+void inode_set_pages_end(struct inode_disk *disk, page_t end);
+bool inode_pages_end_good(const struct inode_disk *disk); // from the media
 // `pages` of a regular file, kept in step by those who change its pages, before they change its size.
 // A file without holes, which most are, tells by itself what is there. Of others it may take the tree
 // to know; if that is not in the tier, the count is marked to be made anew by who asks for it.

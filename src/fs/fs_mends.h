@@ -41,5 +41,6 @@ struct fs_mends {
 
 void mends_add(struct fs_mends *mends, const struct mend *mend);
 bool inode_size_good(const struct inode_disk *inode, size_t bytes); // of the item
+bool inode_end_good(const struct store *store, const struct inode_disk *inode); // may it have pages_end?
 
 #endif

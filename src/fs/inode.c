@@ -30,7 +30,7 @@ static bool inode_valid(const struct inode_disk *disk, unsigned bytes)
 		return false;
 	switch (disk->mode & S_IFMT) {
 	case S_IFREG:
-		return bytes == sizeof *disk && disk->size <= FILE_BYTES_MAX;
+		return bytes == sizeof *disk && disk->size <= FILE_BYTES_MAX && inode_pages_end_good(disk);
 	case S_IFLNK:
 		return disk->size <= SYMLINK_BYTES_MAX && (bytes == sizeof *disk || bytes - sizeof *disk == disk->size);
 	case S_IFDIR:
@@ -99,14 +99,31 @@ void inode_stat(struct fs *fs, const struct inode *inode, struct stat *ret_attr)
 
 #define COUNT_ATTEMPTS 3u // of a file that is written to meanwhile
 
+page_t inode_pages_end(const struct inode_disk *disk)
+{
+	page_t pages = pages_of(disk->size);
+
+	return disk->pages_end > pages ? disk->pages_end : pages;
+}
+
+void inode_set_pages_end(struct inode_disk *disk, page_t end)
+{
+	disk->pages_end = end > pages_of(disk->size) ? end : 0;
+}
+
+bool inode_pages_end_good(const struct inode_disk *disk)
+{
+	return !disk->pages_end || (disk->pages_end > pages_of(disk->size) && disk->pages_end <= pages_of(FILE_BYTES_MAX));
+}
+
 bool inode_is_dense(const struct inode_disk *disk)
 {
-	return !(disk->flags & INODE_PAGES_UNSURE) && disk->pages == pages_of(disk->size);
+	return !(disk->flags & INODE_PAGES_UNSURE) && disk->pages == inode_pages_end(disk);
 }
 
 void inode_count_written(struct op *op, object_t id, struct inode_disk *disk, page_t first, page_t last)
 {
-	page_t end = pages_of(disk->size); // what lies behind is a hole
+	page_t end = inode_pages_end(disk);
 	uint64_t fresh = last < end ? 0 : last + 1 - (first > end ? first : end);
 
 	if (disk->flags & INODE_PAGES_UNSURE)
@@ -125,14 +142,14 @@ void inode_count_written(struct op *op, object_t id, struct inode_disk *disk, pa
 
 uint64_t inode_count_dropped(struct inode_disk *disk, page_t first, page_t end)
 {
-	page_t pages = pages_of(disk->size);
+	page_t pages_end = inode_pages_end(disk);
 	uint64_t before = disk->pages;
 
-	if (end > pages)
-		end = pages;
+	if (end > pages_end)
+		end = pages_end;
 	if (first >= end)
 		return 0;
-	if (first == 0 && end == pages) {
+	if (first == 0 && end == pages_end) {
 		bool unsure = disk->flags & INODE_PAGES_UNSURE;
 
 		disk->flags &= ~(uint32_t)INODE_PAGES_UNSURE;
@@ -223,32 +240,40 @@ int fs_getattr(struct op *op, struct fs *fs, object_t id, struct stat *ret_attr)
 	return fs_stat(op, fs, id, ret_attr, NULL);
 }
 
-// Pages past the new end become holes, and the rest of the last one zero: bytes past the end are
-// always zero on the media, so that growing needs to look at none.
-static int shrink(struct op *op, const struct inode *inode, uint64_t size)
+// The rest of the page in which the file is to end becomes zero: bytes past the end are always zero on the
+// media, so that growing needs to look at none.
+static int cut_tail(struct op *op, const struct inode *inode, uint64_t size)
 {
-	page_t page = size >> PAGE_SHIFT, last = (inode->disk.size - 1) >> PAGE_SHIFT;
-	unsigned keep = size % PAGE_BYTES;
+	page_t page = size >> PAGE_SHIFT;
 	struct page_view view;
 	void *tail;
 	int r;
 
-	if (keep) {
-		r = txn_claim(op, inode->id, page, 1);
-		if (!r)
-			r = op_read(op, inode->id, page, 1, true, &view);
-		if (r)
-			return r;
-		if (view.data) {
-			tail = op_scratch(op, 0);
-			memcpy(tail, view.data, keep);
-			r = txn_page(op, inode->id, page, tail, &view);
-			if (r)
-				return r;
-		}
-		page++;
-	}
-	return page <= last ? txn_drop(op, inode->id, page, PAGE_MAX + 1) : 0;
+	r = txn_claim(op, inode->id, page, 1);
+	if (!r)
+		r = op_read(op, inode->id, page, 1, true, &view);
+	if (r || !view.data)
+		return r;
+	tail = op_scratch(op, 0);
+	memcpy(tail, view.data, size % PAGE_BYTES);
+	return txn_page(op, inode->id, page, tail, &view);
+}
+
+// Pages past the new end become holes, those too that were allocated past the old one.
+static int shrink(struct op *op, struct inode *inode, uint64_t size)
+{
+	page_t first = pages_of(size);
+	int r = 0;
+
+	if (size < inode->disk.size && size % PAGE_BYTES)
+		r = cut_tail(op, inode, size);
+	if (!r && first < inode_pages_end(&inode->disk))
+		r = txn_drop(op, inode->id, first, PAGE_MAX + 1);
+	if (r)
+		return r;
+	txn_gives_back(op, inode_count_dropped(&inode->disk, first, PAGE_MAX + 1));
+	inode->disk.pages_end = 0;
+	return 0;
 }
 
 static int set_size(struct op *op, struct inode *inode, uint64_t size)
@@ -259,13 +284,11 @@ static int set_size(struct op *op, struct inode *inode, uint64_t size)
 		return inode_is(inode, S_IFDIR) ? -EISDIR : -EINVAL;
 	if (size > FILE_BYTES_MAX)
 		return -EFBIG;
-	if (size < inode->disk.size) {
-		r = shrink(op, inode, size);
-		if (r)
-			return r;
-		txn_gives_back(op, inode_count_dropped(&inode->disk, pages_of(size), PAGE_MAX + 1));
-	}
+	r = size <= inode->disk.size ? shrink(op, inode, size) : 0;
+	if (r)
+		return r;
 	inode->disk.size = size;
+	inode_set_pages_end(&inode->disk, inode->disk.pages_end);
 	return 0;
 }
 

@@ -165,7 +165,7 @@ static void reform_size(struct value *v, uint64_t pages)
 	v->bytes = sizeof *i;
 }
 
-static void reform(struct value *v, unsigned type, uint64_t pages)
+static void reform(const struct repair *p, struct value *v, unsigned type, uint64_t pages)
 {
 	struct inode_disk *i = &v->inode;
 
@@ -182,7 +182,9 @@ static void reform(struct value *v, unsigned type, uint64_t pages)
 	if (!S_ISREG(i->mode))
 		i->pages = 0;
 	if (!S_ISDIR(i->mode))
-		i->entries = i->parent = 0;
+		i->parent = 0;
+	if (!S_ISDIR(i->mode) && !inode_end_good(p->store, i))
+		i->entries = 0;
 }
 
 static struct value new_inode(unsigned type, uint64_t pages)
@@ -207,7 +209,7 @@ static int mend_inode(struct repair *p, const struct mend *m)
 	if (there && m->object == OBJECT_ROOT && !S_ISDIR(v.inode.mode))
 		there = false;
 	if (there)
-		reform(&v, (unsigned)m->value, m->more);
+		reform(p, &v, (unsigned)m->value, m->more);
 	else
 		v = new_inode((unsigned)m->value, m->more);
 	return put(p, item_key(m->object, ITEM_INODE, 0), &v);

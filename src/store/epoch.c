@@ -532,11 +532,13 @@ static int switch_super(struct build *b)
 	next.root_level = b->root.level;
 	next.space = b->space_root.entry;
 	next.written_ns = b->cut_wall_ns;
+	next.incompat |= atomic_load(&s->incompat_wanted);
 	pair_announce(s);
 	int r = super_write_both(s, &next);
 	if (r)
 		return r;
 	s->super = next;
+	atomic_store(&s->incompat, next.incompat); // what makes use of them comes after both copies
 	pair_note(s);
 	media_drain(s->media); // the note before the next is announced, copies of nodes before they are installed
 	poison_spares_front(s); // the tier may be one behind, but no more
@@ -628,7 +630,8 @@ static int try_epoch(struct store *s, struct grace_reader *reader)
 	struct build b = { .s = s, .reader = reader };
 	struct root *root;
 
-	if (atomic_load(&s->overlay.items) == 0 && frames_dirty_count(s->tier) == 0)
+	if (atomic_load(&s->overlay.items) == 0 && frames_dirty_count(s->tier) == 0 &&
+	    !(atomic_load(&s->incompat_wanted) & ~s->super.incompat))
 		return 0; // the superblock in force has it all
 	root = malloc(sizeof *root);
 	if (!root)

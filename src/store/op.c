@@ -616,8 +616,8 @@ static int wait_resource(struct op *op)
 	int r = 0;
 
 	count_add(op->lane, COUNT_WRITE_WAITS, 1);
-	if (op->park == PARK_SPACE) {
-		op->space_waits++;
+	if (op->park == PARK_SPACE || op->park == PARK_FORMAT) {
+		op->space_waits += op->park == PARK_SPACE;
 		return epoch_wait(s, op->lane);
 	}
 	atomic_fetch_add(&s->waiters, 1);

@@ -93,6 +93,7 @@ static int load_super(struct store *s)
 	s->seed = hash_bytes(s->super.fsid, sizeof s->super.fsid);
 	atomic_store(&s->cut_wall_ns, s->super.written_ns);
 	s->reserve = s->super.blocks / RESERVE_PART > RESERVE_MIN_BLOCKS ? s->super.blocks / RESERVE_PART : RESERVE_MIN_BLOCKS;
+	atomic_store(&s->incompat, s->super.incompat);
 	return space_new(s->backing, s->ioq, s->super.blocks, s->seed,
 			 (struct space_root){ s->super.space, s->super.space_levels }, &s->space);
 }
@@ -233,6 +234,11 @@ void store_abandon(struct store *s)
 	epoch_stop_thread(s);
 	chores_stop(s);
 	store_free(s);
+}
+
+uint64_t store_incompat(const struct store *s)
+{
+	return atomic_load(&s->incompat);
 }
 
 bool store_read_only(const struct store *s)

@@ -67,6 +67,7 @@ struct store_space { // in blocks
 					    // pages of one large file, without what it takes to find them
 };
 void store_space(struct store *store, struct store_space *ret_space);
+uint64_t store_incompat(const struct store *store); // bits of the superblock in force
 object_t store_new_object(struct store *store); // an id never used before
 
 // ---- operations -------------------------------------------------------------------------------
@@ -170,6 +171,9 @@ int txn_claim(struct op *op, object_t object, page_t first, unsigned count);
 int txn_claim_two(struct op *op, object_t object, page_t one, page_t other); // instead; may be the same one
 // Is there room for so many pages more? Promises nothing; -ENOSPC early.
 int txn_room(struct op *op, uint64_t pages);
+// The commit makes use of these incompat bits of the format: a superblock has them before. Waits for an epoch, the first
+// time that a file system needs them. -EIO, -EROFS: it cannot be.
+int txn_needs_format(struct op *op, uint64_t incompat);
 // data is copied now (unless the op must start again). base: the view that data was made from,
 // NULL if the whole page is replaced blindly.
 int txn_page(struct op *op, object_t object, page_t page, const void *data, const struct page_view *base);

@@ -154,6 +154,7 @@ struct store {
 	_Atomic lsn_t clean_cut; // C of the superblock in force, and of the root
 	_Atomic(struct root *) root;
 	struct super_disk super; // in force; the epoch thread's
+	_Atomic uint64_t incompat, incompat_wanted; // its bits; of the next one: what commits wait for
 	uint64_t blocks;         // of the file system
 	struct super_disk super_before; // rebuilt: the one in force, super is to be
 	bool rebuilt;
@@ -292,7 +293,7 @@ struct fetched { // a node or page read from the backing into DRAM, kept until t
 #define OP_DROPS_MAX 8u
 #define FETCH_BUCKETS 128u
 
-enum park { PARK_NONE, PARK_FRAMES, PARK_DIRTY, PARK_LOG, PARK_OVERLAY, PARK_SPACE };
+enum park { PARK_NONE, PARK_FRAMES, PARK_DIRTY, PARK_LOG, PARK_OVERLAY, PARK_SPACE, PARK_FORMAT };
 
 struct watch {
 	uint16_t slot;

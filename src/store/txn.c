@@ -258,6 +258,18 @@ int txn_room(struct op *op, uint64_t pages)
 	return pages <= space.total ? no_space(op) : -ENOSPC;
 }
 
+int txn_needs_format(struct op *op, uint64_t incompat)
+{
+	struct store *s = op->store;
+
+	if (s->read_only)
+		return -EROFS;
+	if (!(incompat & ~store_incompat(s)))
+		return 0;
+	atomic_fetch_or(&s->incompat_wanted, incompat);
+	return op_park(op, PARK_FORMAT);
+}
+
 static int claim_all(struct op *op, struct claims *c)
 {
 	struct store *s = op->store;

@@ -18,6 +18,9 @@ const struct action actions_cold[] = {
 	{ .kind = ACTION_WRITE, .path = "holes", .offset = 3 * P, .bytes = 2 * P },
 	{ .kind = ACTION_WRITE, .path = "holes", .offset = 20 * P, .bytes = P },
 	{ .kind = ACTION_TRUNCATE, .path = "holes", .bytes = 40 * P },
+	{ .kind = ACTION_MAKE, .path = "kept" },
+	{ .kind = ACTION_WRITE, .path = "kept", .bytes = 2 * P + 100 },
+	{ .kind = ACTION_KEEP, .path = "kept", .offset = P, .bytes = 9 * P },
 	{ .kind = ACTION_MKDIR, .path = "d" },
 	{ .kind = ACTION_MKDIR, .path = "e" },
 	{ .kind = ACTION_MKDIR, .path = "d/sub" },
@@ -91,6 +94,10 @@ const struct action actions[] = {
 	{ "punch", ACTION_PUNCH, .path = "cold", .offset = 4 * P + 10, .bytes = 5 * P },
 	{ "zero", ACTION_ZERO, .path = "holes", .offset = 9 * P + 10, .bytes = 40 * P },
 	{ "allocate", ACTION_ALLOCATE, .path = "holes", .bytes = 8 * P },
+	{ "keep", ACTION_KEEP, .path = "cold", .offset = 20 * P, .bytes = 12 * P },
+	{ "keep-far", ACTION_KEEP, .path = "holes", .offset = 50 * P, .bytes = 20 * P },
+	{ "append-kept", ACTION_WRITE, .path = "kept", .offset = 2 * P + 100, .bytes = 5000 },
+	{ "truncate-kept", ACTION_TRUNCATE, .path = "kept", .bytes = 2 * P + 100 },
 	{ "read", ACTION_READ, .path = "cold" }, // into the tier
 	{ "fsync", ACTION_FSYNC, .path = "dirty" },
 	{ .name = "sync", .kind = ACTION_SYNC },
@@ -152,6 +159,8 @@ int action_apply(const struct action *a, struct tree *t, unsigned stamp)
 		return tree_zero(t, a->path, a->offset, a->offset + a->bytes, a->kind == ACTION_PUNCH);
 	case ACTION_ALLOCATE:
 		return tree_allocate(t, a->path, a->offset + a->bytes);
+	case ACTION_KEEP: // nothing that can be seen
+		return tree_zero(t, a->path, a->offset, a->offset, true);
 	case ACTION_READ:
 	case ACTION_FSYNC:
 		return tree_find(t, a->path, &(unsigned){ 0 });
@@ -249,11 +258,11 @@ static int do_setxattr(const struct action *a, struct mounted *m, object_t id, u
 
 static int do_allocate(const struct action *a, struct mounted *m, object_t id)
 {
-	uint64_t end = a->offset + a->bytes, next = a->offset;
+	struct fs_allocation allocation = { .next = a->offset, .end = a->offset + a->bytes, .keep_size = a->kind == ACTION_KEEP };
 	int r = 0;
-	while (!r && next < end) {
-		uint64_t at = next;
-		r = RUN(m, fs_allocate(op, m->fs, id, at, end, false, &next));
+	while (!r && allocation.next < allocation.end) {
+		struct fs_allocation before = allocation;
+		r = RUN(m, fs_allocate(op, m->fs, id, &before, &allocation));
 	}
 	return r;
 }
@@ -291,6 +300,7 @@ static int do_to_object(const struct action *a, struct mounted *m, unsigned stam
 	case ACTION_ZERO:
 		return RUN(m, fs_punch(op, m->fs, id, a->offset, a->offset + a->bytes, a->kind == ACTION_PUNCH));
 	case ACTION_ALLOCATE:
+	case ACTION_KEEP:
 		return do_allocate(a, m, id);
 	case ACTION_READ:
 		return do_read(m, id);

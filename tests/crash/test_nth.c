@@ -364,6 +364,15 @@ static void punch(unsigned n, uint64_t from, uint64_t to)
 	memset(model[n].data + from, 0, to - from);
 }
 
+// Past the end of the file: nothing is to be seen of it.
+static void allocate(unsigned n, uint64_t from, uint64_t end)
+{
+	const struct fs_allocation before = { .next = from, .end = end, .keep_size = true };
+	struct fs_allocation after;
+
+	CHANGE(fs_allocate(op, fs, model[n].id, &before, &after));
+}
+
 static void move(unsigned from, unsigned to)
 {
 	CHANGE(fs_rename(op, fs, &cred, OBJECT_ROOT, name_of(from), OBJECT_ROOT, name_of(to), 0));
@@ -493,6 +502,11 @@ static void change_script(void)
 	truncate_file(0, 10 * PAGE_BYTES + 100);
 	truncate_file(0, 30 * PAGE_BYTES);
 	punch(2, 3 * PAGE_BYTES + 9, 20 * PAGE_BYTES);
+	step = "allocating past the end";
+	allocate(0, 35 * PAGE_BYTES, 50 * PAGE_BYTES);
+	allocate(1, 0, 20 * PAGE_BYTES);
+	write_file(0, 30 * PAGE_BYTES, 8 * PAGE_BYTES, 1);
+	truncate_file(1, 5 * PAGE_BYTES);
 	step = "renaming and unlinking";
 	create(3);
 	write_file(3, 0, 2 * PAGE_BYTES, 7);

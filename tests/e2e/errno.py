@@ -239,6 +239,7 @@ CHANGES = {
     "utime": lambda: os.utime("file", (5, 6)), "setxattr": lambda: os.setxattr("file", "user.a", b"1"), "read": lambda: open("file", "rb").read(),
     "fallocate in": lambda: on(lambda fd: c("fallocate", fd, 0, ctypes.c_int64(0), ctypes.c_int64(5))),
     "fallocate grow": lambda: on(lambda fd: c("fallocate", fd, 0, ctypes.c_int64(0), ctypes.c_int64(50))),
+    "fallocate KEEP_SIZE far": lambda: on(lambda fd: c("fallocate", fd, 1, ctypes.c_int64(0), ctypes.c_int64(100000))),
     "punch": lambda: on(lambda fd: c("fallocate", fd, 3, ctypes.c_int64(0), ctypes.c_int64(5))),
     "failed create": lambda: code(os.open, "empty", os.O_CREAT | os.O_EXCL | os.O_WRONLY), "failed rmdir": lambda: code(os.rmdir, "full"),
 }
@@ -260,6 +261,7 @@ SUID = {"write": lambda: write_fd("file", b"x"), "truncate": lambda: os.truncate
         "open TRUNC": lambda: touch("file", b""), "chown same": lambda: os.chown("file", NOBODY, NOBODY), "chgrp": lambda: os.chown("file", -1, NOBODY),
         "chown none": lambda: os.chown("file", -1, -1), "utime": lambda: os.utime("file"), "setxattr": lambda: os.setxattr("file", "user.a", b"1"),
         "link": lambda: os.link("file", "file2"), "rename": lambda: os.rename("file", "file2"), "fallocate": lambda: on(lambda fd: c("fallocate", fd, 0, ctypes.c_int64(0), ctypes.c_int64(50))),
+        "fallocate KEEP_SIZE far": lambda: on(lambda fd: c("fallocate", fd, 1, ctypes.c_int64(0), ctypes.c_int64(100000))),
         "punch": lambda: on(lambda fd: c("fallocate", fd, 3, ctypes.c_int64(0), ctypes.c_int64(5))), "chmod": lambda: os.chmod("file", 0o6755)}
 for mode in (0o4755, 0o2755, 0o6777, 0o2745, 0o6666):
     for name, fn in SUID.items():

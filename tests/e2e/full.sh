@@ -139,7 +139,7 @@ PY
 }
 truncate -s 12M "$MNT/preallocated"
 fallocate -n -o 4k -l 8M "$MNT/preallocated" # a hole within
-fallocate -l 16M "$MNT/preallocated"
+fallocate -n -l 16M "$MNT/preallocated"       # and past the end
 fill
 write_preallocated a
 fallocate -p -l 16M "$MNT/preallocated"

@@ -6,7 +6,9 @@ need python3 fallocate
 
 calls() {
 	(cd "$MNT" && python3 -) <<'PY'
-import ctypes, errno, mmap, os
+import ctypes, errno, mmap, os, resource, signal
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
 libc = ctypes.CDLL(None, use_errno=True)
 KEEP, PUNCH, COLLAPSE, ZERO, INSERT = 1, 2, 8, 16, 32
@@ -47,7 +49,6 @@ assert fallocate(fd, ZERO | KEEP, 100000, 50000) == 0
 assert os.fstat(fd).st_size == 110000
 assert fallocate(fd, KEEP, 0, 110000) == 0  # holes inside are filled
 assert extents(fd) == [(0, 110000)] and blocks(fd) == 27
-assert fallocate(fd, KEEP, 0, 1 << 20) == errno.EOPNOTSUPP
 assert fallocate(fd, COLLAPSE, 0, 4096) == errno.EOPNOTSUPP
 assert fallocate(fd, INSERT, 0, 4096) == errno.EOPNOTSUPP
 assert fallocate(fd, 0, 0, 1 << 50) == errno.ENOSPC
@@ -63,8 +64,37 @@ assert os.fstat(fd).st_size == 3 << 20 and blocks(fd) == 768
 
 # more than there is: refused, and nothing is left of it
 free = os.statvfs(".").f_bfree
-assert fallocate(fd, 0, 0, (free + 5000) * 4096) == errno.ENOSPC
-assert os.fstat(fd).st_size == 3 << 20
+for mode in 0, KEEP:
+    assert fallocate(fd, mode, 0, (free + 5000) * 4096) == errno.ENOSPC
+    assert os.fstat(fd).st_size == 3 << 20 and blocks(fd) == 768
+
+# past the end: there, but not to be seen; what grows over it reads as zeroes; truncating gives it back
+past = os.open("past", os.O_CREAT | os.O_RDWR, 0o666)
+os.pwrite(past, b"x" * 5000, 0)
+assert fallocate(past, KEEP, 0, 100000) == 0
+assert os.fstat(past).st_size == 5000 and blocks(past) == 25 and extents(past) == [(0, 5000)]
+assert os.pread(past, 200000, 0) == b"x" * 5000
+os.pwrite(past, b"y" * 10, 20000)
+assert os.pread(past, 200000, 0) == b"x" * 5000 + bytes(15000) + b"y" * 10 and blocks(past) == 25
+os.ftruncate(past, 50000)
+assert os.pread(past, 200000, 20000) == b"y" * 10 + bytes(29990) and blocks(past) == 25
+assert fallocate(past, PUNCH | KEEP, 0, 100000) == 0  # no further than the end, as on ext4
+assert os.pread(past, 200000, 0) == bytes(50000) and blocks(past) == 12
+assert fallocate(past, ZERO | KEEP, 60000, 1000) == 0 and blocks(past) == 12
+os.ftruncate(past, 50000)
+assert blocks(past) == 0
+assert fallocate(past, KEEP, 1 << 40, 8192) == 0  # what lies before it takes nothing
+assert os.fstat(past).st_size == 50000 and blocks(past) == 2
+os.close(os.open("past", os.O_WRONLY | os.O_TRUNC))
+assert fallocate(past, KEEP, 0, 100000) == 0 and blocks(past) == 25
+os.close(os.open("past", os.O_WRONLY | os.O_TRUNC))  # from nothing to nothing
+assert blocks(past) == 0
+assert fallocate(past, KEEP, (1 << 63) - 4096, 8192) == errno.EFBIG
+pid = os.fork()
+if pid == 0:  # a limit is of the size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))
+    os._exit(not (fallocate(past, KEEP, 0, 100000) == 0 and fallocate(past, 0, 0, 100000) == errno.EFBIG))
+assert os.waitpid(pid, 0)[1] == 0 and os.fstat(past).st_size == 0 and blocks(past) == 25
 
 # setuid goes with a change, unless root does it
 os.fchmod(fd, 0o4755)

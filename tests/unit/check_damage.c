@@ -142,6 +142,12 @@ static void unknown_type(void)
 	reseal();
 }
 
+static void no_pages_past_end(void)
+{
+	super()->incompat = 0;
+	supers_seal();
+}
+
 const struct damage damages[] = {
 	{ "leaf", damage_leaf, true, { CHECK_NODE_CONTENT, END } },
 	{ "root", damage_root, false, { CHECK_NODE_CONTENT, CHECK_RANGE_LOST, CHECK_BLOCK_UNKNOWN, END } },
@@ -162,6 +168,7 @@ const struct damage damages[] = {
 	{ "keys out of order", unsort_leaf, true, { CHECK_NODE_MALFORMED, END } },
 	{ "wrong separator", wrong_separator, true, { CHECK_NODE_ORDER, END } },
 	{ "child twice", child_twice, true, { CHECK_BLOCK_TWICE, END } },
+	{ "pages past the end without the format's leave", no_pages_past_end, false, { CHECK_INODE_MALFORMED, END } },
 	{ "unknown item", unknown_type, false, { CHECK_ITEM_UNKNOWN, CHECK_ORPHAN_UNLISTED, END } },
 };
 
@@ -212,6 +219,8 @@ static void capability(struct inode *i) { i->disk.flags |= INODE_CAPABILITY; }
 static void bad_mode(struct inode *i) { i->disk.mode |= 1u << 20; }
 static void shorter(struct inode *i) { i->disk.size = 2 * PAGE_BYTES; }
 static void shorter_by_bytes(struct inode *i) { i->disk.size = 2 * PAGE_BYTES + 50; }
+static void shorter_by_pages(struct inode *i) { i->disk.size = PAGE_BYTES; }
+static void pages_end_within(struct inode *i) { i->disk.pages_end = 3; }
 
 static int links_of_file(struct op *op) { return put_inode(op, linked, more_links); }
 static int links_of_directory(struct op *op) { return put_inode(op, sub, more_links); }
@@ -224,6 +233,9 @@ static int flag(struct op *op) { return put_inode(op, big, capability); }
 static int malformed(struct op *op) { return put_inode(op, odd, bad_mode); }
 static int pages_past_end(struct op *op) { return put_inode(op, big, shorter); }
 static int bytes_past_end(struct op *op) { return put_inode(op, odd, shorter_by_bytes); }
+static int data_past_end(struct op *op) { return put_inode(op, allocated, shorter_by_pages); }
+static int pages_end(struct op *op) { return put_inode(op, allocated, pages_end_within); }
+
 
 static int put_entry(struct op *op, object_t dir, const char *name, object_t object, uint8_t type, uint64_t key_change)
 {
@@ -318,6 +330,7 @@ static int pages_of_nothing(struct op *op) { return put_page(op, store_new_objec
 static void more_pages(struct inode *i) { i->disk.pages++; }
 static int page_count(struct op *op) { return put_inode(op, big, more_pages); }
 static int page_behind(struct op *op) { return put_page(op, big, 310); }
+static int page_behind_allocated(struct op *op) { return put_page(op, allocated, 8); }
 static int target_twice(struct op *op) { return put_page(op, symlink_long, 1); }
 static int missing_orphan(struct op *op)
 {
@@ -372,6 +385,8 @@ const struct meaning meanings[] = {
 	{ "malformed inode", malformed, { CHECK_INODE_MALFORMED, END } },
 	{ "pages past the end", pages_past_end, { CHECK_PAGES_PAST_END, END } },
 	{ "bytes past the end", bytes_past_end, { CHECK_BYTES_PAST_END, END } },
+	{ "data in pages past the end", data_past_end, { CHECK_PAGES_PAST_END, END } },
+	{ "end of the pages past the end", pages_end, { CHECK_INODE_MALFORMED, END } },
 	{ "dangling entry", dangling, { CHECK_ENTRY_DANGLING, CHECK_ENTRIES, END } },
 	{ "type of an entry", entry_type, { CHECK_ENTRY_TYPE, END } },
 	{ "wrong hash", wrong_hash, { CHECK_NAME_HASH, CHECK_ENTRIES, CHECK_LINKS, END } },
@@ -389,6 +404,7 @@ const struct meaning meanings[] = {
 	{ "pages of a directory", pages_of_directory, { CHECK_PAGES_MISPLACED, END } },
 	{ "pages of nothing", pages_of_nothing, { CHECK_HIDDEN_LEAKED, END } },
 	{ "page behind", page_behind, { CHECK_PAGES_PAST_END, CHECK_PAGES, END } },
+	{ "page behind those past the end", page_behind_allocated, { CHECK_PAGES_PAST_END, CHECK_PAGES, END } },
 	{ "number of pages", page_count, { CHECK_PAGES, END } },
 	{ "symlink with two pages", target_twice, { CHECK_SYMLINK, CHECK_PAGES_PAST_END, END } },
 	{ "symlink without its page", no_target, { CHECK_SYMLINK, END } },

@@ -14,7 +14,7 @@ static char dir_path[] = "/dev/shm/test-check-XXXXXX";
 char tier_path[64], backing_path[64];
 struct store_config config;
 uint8_t *tier_image, *backing_image, *dirty_tier_image, *dirty_backing_image, *warm_image[2][2], *tier, *backing;
-object_t sub, subsub, empty, big, linked, odd, symlink_long, attributed, orphan, second;
+object_t sub, subsub, empty, big, linked, odd, allocated, symlink_long, attributed, orphan, second;
 
 // ---- the file system ------------------------------------------------------------------------------
 
@@ -57,6 +57,13 @@ void write_file(object_t id, uint64_t offset, size_t bytes)
 	free(data);
 }
 
+static void allocate_past_end(object_t id, uint64_t from, uint64_t end)
+{
+	struct fs_allocation before = { .next = from, .end = end, .keep_size = true }, after;
+	assert_int_equal(RUN(fs_allocate(op, fs, id, &before, &after)), 0);
+	assert_int_equal(after.next, end);
+}
+
 static void populate(void)
 {
 	char name[128], target[3001], value[5000];
@@ -77,6 +84,9 @@ static void populate(void)
 	assert_int_equal(RUN(fs_link(op, fs, linked, subsub, "other", &st)), 0);
 	odd = make(subsub, "odd", S_IFREG | 0644, NULL);
 	write_file(odd, 0, 2 * PAGE_BYTES + 100);
+	allocated = make(subsub, "allocated", S_IFREG | 0644, NULL);
+	write_file(allocated, 0, 2 * PAGE_BYTES + 100);
+	allocate_past_end(allocated, 5 * PAGE_BYTES, 8 * PAGE_BYTES);
 	make(sub, "short", S_IFLNK | 0777, "target");
 	symlink_long = make(sub, "long", S_IFLNK | 0777, target);
 	attributed = make(sub, "attributed", S_IFREG | 0644, NULL);

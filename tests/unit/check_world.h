@@ -25,7 +25,7 @@ extern uint8_t *tier_image, *backing_image;             // as unmounted, without
 extern uint8_t *dirty_tier_image, *dirty_backing_image; // as left by a crash, likewise
 extern uint8_t *warm_image[2][2];                       // as unmounted, as left by a crash: tier, backing, with copies
 extern uint8_t *tier, *backing;                         // of the case
-extern object_t sub, subsub, empty, big, linked, odd, symlink_long, attributed, orphan, second;
+extern object_t sub, subsub, empty, big, linked, odd, allocated, symlink_long, attributed, orphan, second;
 
 int world_setup(void **state);
 int world_teardown(void **state);

@@ -492,6 +492,15 @@ int txn_room(struct op *op, uint64_t pages)
 	return pages > op->store->available ? -ENOSPC : enter(op);
 }
 
+int txn_needs_format(struct op *op, uint64_t incompat)
+{
+	int r = enter(op);
+
+	if (!r)
+		op->store->incompat |= incompat;
+	return r;
+}
+
 void txn_gives_back(struct op *op, uint64_t pages)
 {
 	(void)op, (void)pages;

@@ -44,6 +44,7 @@ struct store {
 
 	// To be looked at.
 	unsigned calls, commits, restarts, scanned;
+	uint64_t incompat; // what commits needed
 };
 
 struct store *fake_store_new(void);

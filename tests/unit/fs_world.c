@@ -285,6 +285,10 @@ static void check_inode(object_t id, const struct inode_disk *disk)
 	assert_int_equal(disk->nlink == 0, t.orphan);
 	if (!(disk->flags & INODE_PAGES_UNSURE))
 		assert_int_equal(S_ISREG(disk->mode) ? disk->pages : 0, S_ISREG(disk->mode) ? count_pages(id) : 0);
+	if (S_ISREG(disk->mode)) {
+		assert_true(inode_pages_end_good(disk));
+		assert_true(!disk->pages_end || w.store->incompat == VEMS_INCOMPAT_PAST_END);
+	}
 	if (S_ISDIR(disk->mode)) {
 		assert_int_equal(disk->entries, t.entries);
 		assert_int_equal(t.names, disk->nlink && id != OBJECT_ROOT);
@@ -315,9 +319,10 @@ static void check_page(const struct fake_page *page)
 		assert_true(count_object(page->object).hidden);
 		return;
 	}
-	assert_true(page->page << PAGE_SHIFT < disk->size);
-	for (uint64_t i = disk->size - (page->page << PAGE_SHIFT); i < PAGE_BYTES; i++)
-		assert_int_equal(page->data[i], 0);
+	assert_true(page->page < (S_ISREG(disk->mode) ? inode_pages_end(disk) : pages_of(disk->size)));
+	for (uint64_t i = 0; i < PAGE_BYTES; i++)
+		if ((page->page << PAGE_SHIFT) + i >= disk->size)
+			assert_int_equal(page->data[i], 0);
 }
 
 void check_world(void)

@@ -83,7 +83,7 @@ static void test_clean_pair_has_no_findings(void **state)
 	assert_int_equal(run_check(false, false), 0);
 	assert_int_equal(founds, 0);
 	assert_int_equal(result.directories, 5);
-	assert_int_equal(result.files, 7 + FILES);
+	assert_int_equal(result.files, 8 + FILES);
 	assert_true(result.store.nodes > 3 && result.store.pages_read >= 110);
 }
 

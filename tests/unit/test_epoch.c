@@ -396,6 +396,51 @@ static void a_failed_epoch_leaves_what_was(void **state)
 	assert_int_equal(store->claims, 0);
 }
 
+#define INCOMPAT VEMS_INCOMPAT_PAST_END
+
+static int put_by_format(struct op *op)
+{
+	int r = txn_needs_format(op, INCOMPAT);
+	if (!r)
+		r = txn_put(op, item_key(OBJECT, ITEM_INODE, 0), "", 1);
+	return r ? r : txn_commit(op, false);
+}
+
+static bool both_supers_have(uint64_t incompat)
+{
+	static const uint64_t place[] = { 0, BACKING_BYTES - PAGE_BYTES };
+	struct super_disk super;
+	for (int i = 0; i < 2; i++)
+		if (pread(backing_fd, &super, sizeof super, (off_t)place[i]) != sizeof super || super.incompat != incompat)
+			return false;
+	return true;
+}
+
+// Also where there is nothing else to write; and never again.
+static void superblocks_have_a_format_before_it_is_used(void **state)
+{
+	char value;
+	assert_int_equal(store_sync(store), 0);
+	flush_fails = true;
+	assert_int_equal(OP_RUN(lane, put_by_format(op)), -EIO);
+	assert_int_equal(OP_RUN(lane, op_get(op, item_key(OBJECT, ITEM_INODE, 0), &value, 1)), -ENOENT);
+	assert_true(both_supers_have(0));
+	assert_int_equal(store_incompat(store), 0);
+	flush_fails = false;
+
+	uint64_t epoch = store->super.epoch;
+	assert_int_equal(OP_RUN(lane, put_by_format(op)), 0);
+	assert_true(both_supers_have(INCOMPAT));
+	assert_int_equal(store_incompat(store), INCOMPAT);
+	assert_true(store->super.epoch > epoch);
+	assert_int_equal(atomic_load(&store->overlay.items), 1); // it is newer
+	epoch = store->super.epoch;
+	assert_int_equal(OP_RUN(lane, put_by_format(op)), 0);
+	assert_int_equal(store->super.epoch, epoch);
+	assert_int_equal(store_sync(store), 0);
+	assert_true(both_supers_have(INCOMPAT));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -404,6 +449,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(frames_are_collected_in_grace_periods, setup, teardown),
 		cmocka_unit_test_setup_teardown(readers_hold_up_what_is_folded, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_failed_epoch_leaves_what_was, setup, teardown),
+		cmocka_unit_test_setup_teardown(superblocks_have_a_format_before_it_is_used, setup, teardown),
 	};
 	mallopt(M_PERTURB, 0xa5); // what was freed is seen to be, but for the few that wait to be given out again
 	log_init("test_epoch");

@@ -183,7 +183,7 @@ static const struct {
 } acl = { 2, { { 1, 7, 0 }, { 2, 7, 1 }, { 4, 7, 0 }, { 16, 5, 0 }, { 32, 1, 0 } } };
 
 // What they work on; the same ids in every run.
-static object_t dir, two, f, g, symlink_, unlinked, guarded;
+static object_t dir, two, f, g, symlink_, unlinked, guarded, allocated;
 static char big[20000], got[20000];
 
 static void prepare(void)
@@ -205,6 +205,8 @@ static void prepare(void)
 	guarded = directory(OBJECT_ROOT, "guarded");
 	set_xattr(guarded, ACL_ACCESS, &acl, sizeof acl, 0);
 	set_xattr(guarded, ACL_DEFAULT, &acl, sizeof acl, 0);
+	allocated = file(OBJECT_ROOT, "allocated");
+	RUN(fs_allocate(op, w.fs, allocated, &(struct fs_allocation){ .end = 20000, .keep_size = true }, &(struct fs_allocation){ 0 }));
 	memset(got, 0, sizeof got);
 }
 
@@ -260,9 +262,23 @@ static int run_write_tight(void)
 }
 static int run_allocate(void)
 {
-	uint64_t next;
+	const struct fs_allocation before = { .next = 100, .end = 200000 };
+	struct fs_allocation after;
 
-	return RUN(fs_allocate(op, w.fs, g, 100, 200000, false, &next));
+	return RUN(fs_allocate(op, w.fs, g, &before, &after));
+}
+static int run_allocate_past_end(void)
+{
+	const struct fs_allocation before = { .next = 4096, .end = 200000, .keep_size = true };
+	struct fs_allocation after;
+
+	return RUN(fs_allocate(op, w.fs, g, &before, &after));
+}
+static int run_allocate_undo(void)
+{
+	const struct fs_allocation of = { .next = 20000, .begun = true, .pages_end_before = 2 };
+
+	return RUN(fs_allocate_undo(op, w.fs, allocated, &of));
 }
 static int run_punch(void) { return RUN(fs_punch(op, w.fs, f, 100, 9000, true)); }
 static int run_punch_capability(void) { return RUN(fs_punch(op, w.fs, g, 100, 20000, false)); }
@@ -329,6 +345,8 @@ static const struct scenario {
 	{ "write capability", run_write_capability },
 	{ "write tight", run_write_tight },
 	{ "allocate", run_allocate },
+	{ "allocate past the end", run_allocate_past_end },
+	{ "undo an allocation", run_allocate_undo },
 	{ "punch", run_punch },
 	{ "punch capability", run_punch_capability },
 	{ "tmpfile", run_tmpfile },

@@ -240,7 +240,7 @@ static void fields_are_checked(void **state)
 		case 15: s.space.word = SPACE_WRITTEN | BLOCKS; break;
 		case 16: s.space.word = SPACE_SLOT; break;
 		case 17: s.space.word |= UINT64_C(1) << 60; break;
-		case 18: s.incompat = 2; break;
+		case 18: s.incompat = VEMS_INCOMPAT_KNOWN + 1; break;
 		case 19: s.reserved[0] = 1; break;
 		case 20: s.reserved[sizeof s.reserved - 1] = 1; break;
 		default: return;
