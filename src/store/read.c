@@ -95,123 +95,63 @@ int op_get(struct op *op, struct item_key key, void *value, size_t cap)
 	return (int)found.bytes;
 }
 
-// The overlay's part of a listing, sorted; of each key the newest version. Of more than LISTING_ITEMS it has
-// the first, up to `end`: nobody knows how many are wanted, and a directory may have many times as many.
-#define LISTING_ITEMS 256u
-struct listing {
-	const struct item *item[2 * LISTING_ITEMS];
-	size_t count;
-	bool full;
-	struct item_key end;
+// The tree's part of a scan.
+struct tree_scan {
+	struct fetch_context context;
+	const struct node_disk *leaf;
+	unsigned at, count;
+	struct item_key next; // of the leaf behind; ITEM_KEY_MAX: there is none
 };
 
-static int listing_order(const void *a, const void *b)
+// The first item in [from, last]; ITEM_KEY_MAX: none.
+static int tree_scan_first(struct tree_scan *t, struct item_key from, struct item_key last, struct node_item *ret_item)
 {
-	const struct item *x = *(const struct item *const *)a, *y = *(const struct item *const *)b;
-	int order = item_key_compare(x->key, y->key);
-	return order ? order : x->lsn > y->lsn ? -1 : x->lsn < y->lsn;
-}
+	struct op *op = t->context.op;
 
-static void listing_settle(struct listing *l)
-{
-	size_t kept = 0;
-	if (l->count > 1)
-		qsort(l->item, l->count, sizeof *l->item, listing_order);
-	for (size_t k = 0; k < l->count; k++)
-		if (k == 0 || !item_key_equal(l->item[k]->key, l->item[kept - 1]->key))
-			l->item[kept++] = l->item[k];
-	l->count = kept;
-	if (kept > LISTING_ITEMS) {
-		l->count = LISTING_ITEMS;
-		l->full = true;
-		l->end = l->item[LISTING_ITEMS - 1]->key;
+	while (t->at == t->count && item_key_compare(t->next, last) <= 0) {
+		int r = tree_leaf(&t->context.root->tree, t->next, op_fetch_node, &t->context, &t->leaf, &t->next);
+		if (r && !left_out(op, r))
+			return r;
+		t->at = t->leaf && !r ? node_lower_bound(t->leaf, from) : 0;
+		t->count = t->leaf && !r ? node_count(t->leaf) : 0;
 	}
+	if (t->at == t->count || item_key_compare(node_key(t->leaf, t->at), last) > 0)
+		ret_item->key = ITEM_KEY_MAX;
+	else
+		*ret_item = node_item(t->leaf, t->at);
+	return 0;
 }
 
-static void listing_collect(const struct store *s, struct item_key from, struct item_key last, struct listing *l)
+int op_scan(struct op *op, struct item_key from, struct item_key last, op_scan_fn fn, void *arg)
 {
-	bool one_hash = item_key_has_ordinal(from) && from.sub >> 8 == last.sub >> 8;
-	const struct item *i = one_hash ? overlay_chain_first(&s->overlay, from) : overlay_object_first(&s->overlay, from.object);
-	l->count = 0;
-	l->full = false;
-	l->end = last;
-	for (; i; i = one_hash ? overlay_chain_next(i) : overlay_object_next(i)) {
-		if (item_key_compare(i->key, from) < 0 || item_key_compare(i->key, l->end) > 0 || item_is_drop(i))
-			continue;
-		l->item[l->count++] = i;
-		if (l->count == 2 * LISTING_ITEMS)
-			listing_settle(l);
-	}
-	listing_settle(l);
-}
+	struct store *s = op->store;
+	lsn_t dropped;
+	int r;
 
-static struct item_key key_after(struct item_key key)
-{
-	return (struct item_key){ key.object + (key.sub == UINT64_MAX), key.sub + 1 };
-}
-
-// Up to the listing's end.
-static int scan_merged(struct op *op, const struct root *root, const struct listing *l, struct item_key from, op_scan_fn fn,
-		       void *arg)
-{
-	struct fetch_context context = { .op = op, .root = root };
-	const struct node_disk *leaf = NULL;
-	unsigned at = 0, count = 0;
-	struct item_key leaf_end = from;
-	bool tree = tree_may_have(root, from.object);
-
-	for (size_t next = 0;;) {
-		while (tree && at == count) { // the next leaf that has something
-			if (item_key_compare(leaf_end, l->end) > 0) {
-				tree = false;
-				break;
-			}
-			int r = tree_leaf(&root->tree, leaf_end, op_fetch_node, &context, &leaf, &leaf_end);
-			if (r && !left_out(op, r))
-				return r;
-			at = leaf && !r ? node_lower_bound(leaf, from) : 0;
-			count = leaf && !r ? node_count(leaf) : 0;
-			tree = (leaf || r) && (at < count || !item_key_equal(leaf_end, ITEM_KEY_MAX));
-		}
-		struct node_item t = { 0 };
-		if (tree)
-			t = node_item(leaf, at);
-		if (tree && item_key_compare(t.key, l->end) > 0)
-			tree = false;
-		const struct item *o = next < l->count ? l->item[next] : NULL;
-		if (!tree && !o)
+	if (drops_whole(&s->drops, from.object, &dropped))
+		return 0;
+	const struct item *o = overlay_first(&s->overlay, from, last);
+	const struct root *root = store_root(s); // after the overlay
+	struct tree_scan tree = { .context = { .op = op, .root = root }, .next = tree_may_have(root, from.object) ? from : ITEM_KEY_MAX };
+	for (;;) {
+		struct node_item t;
+		r = tree_scan_first(&tree, from, last, &t);
+		if (r)
+			return r;
+		if (!o && item_key_equal(t.key, ITEM_KEY_MAX))
 			return 0;
-		int order = !tree ? 1 : !o ? -1 : item_key_compare(t.key, o->key);
-		int r = 0;
+		int order = o ? item_key_compare(t.key, o->key) : -1;
 		if (order < 0)
 			r = fn(arg, t.key, t.value, t.bytes);
 		else if (!o->deleted)
 			r = fn(arg, o->key, o->value, o->bytes);
 		if (r)
 			return r;
-		if (order >= 0)
-			next++;
 		if (order <= 0)
-			at++;
-		from = key_after(order < 0 ? t.key : o->key);
+			tree.at++;
+		if (order >= 0)
+			o = overlay_after(&s->overlay, o, last);
 	}
-}
-
-int op_scan(struct op *op, struct item_key from, struct item_key last, op_scan_fn fn, void *arg)
-{
-	struct store *s = op->store;
-	struct listing l;
-	lsn_t dropped;
-	int r;
-
-	if (drops_whole(&s->drops, from.object, &dropped))
-		return 0;
-	do {
-		listing_collect(s, from, last, &l);
-		r = scan_merged(op, store_root(s), &l, from, fn, arg); // the root is loaded after
-		from = key_after(l.end);
-	} while (l.full && !r);
-	return r;
 }
 
 // ---- pages ----------------------------------------------------------------------------------------

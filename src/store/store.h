@@ -136,7 +136,7 @@ int op_watch(struct op *op, object_t object);
 // -EUCLEAN, -EIO: the backing is damaged (reported).
 int op_get(struct op *op, struct item_key key, void *value, size_t cap);
 // Visits the items in [from, last] (same object) in key order until fn returns nonzero, which is
-// returned; else 0. fn may not call on the op.
+// returned; else 0. Of the calls on the op fn may use op_get().
 typedef int (*op_scan_fn)(void *arg, struct item_key key, const void *value, size_t bytes);
 int op_scan(struct op *op, struct item_key from, struct item_key last, op_scan_fn fn, void *arg);
 

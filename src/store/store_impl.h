@@ -19,21 +19,31 @@
 
 struct item { // immutable once put; readers traverse without locks
 	_Atomic(struct item *) hash_next, object_next;
-	struct item *hash_prev, *object_prev; // under the overlay lock of the bucket; NULL: first
+	struct item *hash_prev; // under the overlay lock of the bucket; NULL: first
 	struct item_key key;
 	lsn_t lsn;
 	uint16_t bytes;
 	bool deleted;
+	uint8_t levels; // of its object's list, above the lowest, that it is in: their links lie behind the value
 	struct item *next; // of a private list
 	_Alignas(8) uint8_t value[];
 };
 
+#define OVERLAY_LEVELS 10u // above the lowest
+struct overlay_head { // of a list's upper levels
+	_Atomic(struct item *) first[OVERLAY_LEVELS];
+};
 struct overlay_bucket {
 	pthread_mutex_t lock;
 	_Atomic(struct item *) first;
 };
+struct overlay_list {
+	struct overlay_bucket lowest;
+	_Atomic(struct overlay_head *) head; // NULL: there are no others, the list is short
+};
 struct overlay {
-	struct overlay_bucket *hash, *object;
+	struct overlay_bucket *hash;
+	struct overlay_list *object;
 	uint32_t buckets; // of each, a power of two
 	_Atomic uint64_t items, bytes, claimed;
 	uint64_t bytes_max;
@@ -53,18 +63,10 @@ void overlay_remove(struct overlay *o, struct item *item);
 void overlay_drop_superseded(struct overlay *o, struct item **ret_gone);
 // Calls fn for each item, under the bucket's lock.
 void overlay_each(struct overlay *o, void (*fn)(void *arg, struct item *item), void *arg);
-// All items that differ from key in the ordinal alone (others may be among them), for readers.
-const struct item *overlay_chain_first(const struct overlay *o, struct item_key key);
-static inline const struct item *overlay_chain_next(const struct item *i)
-{
-	return atomic_load_explicit(&i->hash_next, memory_order_acquire);
-}
-// The object's items, likewise.
-const struct item *overlay_object_first(const struct overlay *o, object_t object);
-static inline const struct item *overlay_object_next(const struct item *i)
-{
-	return atomic_load_explicit(&i->object_next, memory_order_acquire);
-}
+// For readers: the first item in [from, last] (same object) that is no DROP, and that behind i; of each key the
+// newest version, deleted or not. NULL: none.
+const struct item *overlay_first(const struct overlay *o, struct item_key from, struct item_key last);
+const struct item *overlay_after(const struct overlay *o, const struct item *i, struct item_key last);
 static inline bool item_is_drop(const struct item *i) { return item_key_type(i->key) == ITEM_DROP; }
 
 // ---- DROPs (drops.c): ranges of pages, and whole objects, that are dead --------------------------

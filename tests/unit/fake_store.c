@@ -292,11 +292,11 @@ static void run_others(struct op *op)
 }
 
 // After an error nothing more is asked of an op, and nothing after its commit.
-static int enter(struct op *op)
+static int enter_reading(struct op *op)
 {
 	struct store *s = op->store;
 
-	assert(op->running && !op->scanning && !op->broken && !op->committed);
+	assert(op->running && !op->broken && !op->committed);
 	if (s->meanwhile_at && s->calls + 1 == s->meanwhile_at)
 		run_others(op);
 	if (++s->calls != s->fail_at)
@@ -304,6 +304,12 @@ static int enter(struct op *op)
 	op->broken = true;
 	op->restart = s->fail_error == -ERESTART;
 	return s->fail_error;
+}
+
+static int enter(struct op *op)
+{
+	assert(!op->scanning);
+	return enter_reading(op);
 }
 
 static int restart(struct op *op)
@@ -325,7 +331,7 @@ int op_watch(struct op *op, object_t object)
 int op_get(struct op *op, struct item_key key, void *value, size_t cap)
 {
 	const struct fake_item *item;
-	int r = enter(op);
+	int r = enter_reading(op);
 
 	if (r)
 		return r;
@@ -343,11 +349,12 @@ int op_scan(struct op *op, struct item_key from, struct item_key last, op_scan_f
 
 	assert(from.object == last.object && item_key_compare(from, last) <= 0);
 	op->scanning = true;
-	for (unsigned i = item_at(s, from); !r && i < s->items && item_key_compare(s->item[i].key, last) <= 0; i++) {
+	for (unsigned i; !r && (i = item_at(s, from)) < s->items && item_key_compare(s->item[i].key, last) <= 0;) {
 		void *copy = malloc(s->item[i].bytes);
 
 		memcpy(copy, s->item[i].value, s->item[i].bytes);
 		s->scanned++;
+		from = (struct item_key){ s->item[i].key.object, s->item[i].key.sub + 1 };
 		r = fn(arg, s->item[i].key, copy, s->item[i].bytes);
 		free(copy);
 	}

@@ -562,7 +562,7 @@ static void readdir_reads_no_more_than_it_gives(void **state)
 	}
 	w.store->scanned = w.store->calls = 0;
 	assert_int_equal(list(OBJECT_ROOT, 0, true, 20, &listing), 0);
-	assert_true(w.store->scanned <= 64);
+	assert_true(w.store->scanned <= 20);
 	assert_true(w.store->calls <= 30);
 }
 

@@ -248,16 +248,25 @@ static uint64_t look_at_objects(void)
 {
 	uint64_t hash = 0;
 	for (uint32_t i = 0; i < overlay.buckets; i++)
-		for (struct item *it = overlay.object[i].first; it; it = it->object_next)
-			hash = mix(mix(hash, it), it->object_prev);
+		for (struct item *it = overlay.object[i].lowest.first; it; it = it->object_next)
+			hash = mix(hash, it);
 	return hash;
 }
 
-static pthread_mutex_t *lock_of(struct overlay_bucket *b)
+static pthread_mutex_t *lock_of_hash(void)
 {
+	struct overlay_bucket *b = overlay.hash;
 	while (!b->first)
 		b++;
 	return &b->lock;
+}
+
+static pthread_mutex_t *lock_of_object(void)
+{
+	struct overlay_list *l = overlay.object;
+	while (!l->lowest.first)
+		l++;
+	return &l->lowest.lock;
 }
 
 static void put(bool beside)
@@ -307,20 +316,20 @@ static void see_all(void)
 static void for_both(void (*prepare)(void), void (*act)(void))
 {
 	prepare();
-	changes(lock_of(overlay.hash), look_at_hash, act);
+	changes(lock_of_hash(), look_at_hash, act);
 	prepare();
-	changes(lock_of(overlay.object), look_at_objects, act);
+	changes(lock_of_object(), look_at_objects, act);
 }
 
 static void overlay_chains(void **state)
 {
 	assert_int_equal(overlay_init(&overlay, 8192), 0);
 	put_newer();
-	changes(lock_of(overlay.hash), look_at_hash, put_newer);
-	changes(lock_of(overlay.object), look_at_objects, put_newer);
+	changes(lock_of_hash(), look_at_hash, put_newer);
+	changes(lock_of_object(), look_at_objects, put_newer);
 	for_both(put_beside_a_frozen_one, drop_older);
 	for_both(put_beside_a_frozen_one, remove_newest);
-	guarded(lock_of(overlay.hash), look_at_hash, see_all, 1);
+	guarded(lock_of_hash(), look_at_hash, see_all, 1);
 	overlay_fini(&overlay);
 	free_items(gone);
 	gone = NULL;
@@ -337,8 +346,14 @@ static struct item_key one_of_two(unsigned n) // in one chain
 
 static void look_for_both(int sig)
 {
-	for (unsigned n = 0; n < 2; n++)
+	struct item_key last = item_key(OBJECT_FIRST, ITEM_DIRENT, ITEM_REST_MAX);
+	const struct item *listed = overlay_first(&overlay, one_of_two(0), last);
+
+	for (unsigned n = 0; n < 2; n++) {
 		not_found += !overlay_find(&overlay, one_of_two(n), LSN_MAX);
+		not_found += !listed || !item_key_equal(listed->key, one_of_two(n));
+		listed = listed ? overlay_after(&overlay, listed, last) : NULL;
+	}
 	looks++;
 }
 
