@@ -2,8 +2,8 @@
 // Space promises. A commit claims, before its locks, what its fold may take at worst; the claim is
 // refunded when the fold is in force. So ENOSPC comes from write(2), never later.
 //
-// The reserve is kept in four steps: what grows must leave all of it, overwrites leave half, deletes a
-// quarter. So neither can take from deletes what they need to give space back; and the last quarter is
+// The reserve is kept in four steps: what grows must leave all of it, overwrites leave a quarter, deletes an
+// eighth. So neither can take from deletes what they need to give space back; and the last eighth is
 // nobody's claim: it holds the nodes above the leaves, which all of an epoch's commits share.
 //
 // What was dropped is free when its epoch is in force, and who needs it waits for that. People are told of it at
@@ -13,7 +13,7 @@
 
 bool space_claim(struct store *s, uint64_t blocks, enum space_use use)
 {
-	uint64_t leave = use == SPACE_GROWS ? s->reserve : use == SPACE_OVERWRITES ? s->reserve / 2 : s->reserve / 4;
+	uint64_t leave = use == SPACE_GROWS ? s->reserve : use == SPACE_OVERWRITES ? s->reserve / 4 : s->reserve / 8;
 	pthread_mutex_lock(&s->space_lock);
 	bool room = s->claims + blocks + leave <= space_free_blocks(s->space);
 	if (room)

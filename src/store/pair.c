@@ -77,7 +77,7 @@ static int view_tier(struct store *s, struct media *m, struct tier_view *v)
 	if (!r)
 		r = view_word(s, m, WORD_ATTACH, s ? s->super.attach : 0, &v->attach);
 	if (!r)
-		r = view_word(s, m, WORD_EPOCH, s ? s->super.epoch : 0, &v->epoch);
+		r = view_word(s, m, WORD_EPOCH, s ? s->super.epoch | TIER_EPOCH_NEXT : 0, &v->epoch); // it may have been told
 	if (r)
 		v->found = TIER_FOUND_DAMAGED; // reported; it may still be given up
 	return 0;
@@ -271,6 +271,7 @@ static int attach_tier(struct store *s, lsn_t base)
 static int resume_tier(struct store *s, const struct tier_view *t)
 {
 	s->resumes = true;
+	s->told_of_next = t->epoch == (s->super.epoch | TIER_EPOCH_NEXT);
 	return new_tier(s, &t->geometry, t->attach);
 }
 
@@ -284,6 +285,19 @@ static void tell_of_next(struct store *s)
 	tier_word_store(s->media, WORD_EPOCH, s->super.epoch | TIER_EPOCH_NEXT);
 }
 
+// Superblocks of an epoch of their own, of the tree in force.
+static int supers_again(struct store *s, uint32_t state)
+{
+	pair_announce(s);
+	int r = write_supers(s, state, s->tier->attach);
+	if (r)
+		return r;
+	pair_note(s);
+	media_drain(s->media); // before it is told of the next
+	s->told_of_next = false;
+	return 0;
+}
+
 int pair_resumed(struct store *s)
 {
 	if (!s->resumes)
@@ -293,18 +307,20 @@ int pair_resumed(struct store *s)
 		return r;
 	if (!tier_headers_equal(s->media))
 		tier_write_header(s->media, &s->tier->geometry, s->super.fsid);
-	if (s->super.state == SUPER_CLEAN)
-		tell_of_next(s);
-	else
+	if (!s->told_of_next)
 		pair_note(s); // only now: the copy that was written first may be in the device's cache alone
 	set_state(s->media, TIER_IN_USE); // before a superblock is written: while it is CLEAN, none is torn
-	if (s->super.state == SUPER_CLEAN) {
-		r = write_supers(s, SUPER_ATTACHED, s->tier->attach);
-		if (r)
-			return r;
-		pair_note(s);
-		media_drain(s->media); // before it is told of the next
+	return s->super.state == SUPER_CLEAN || s->told_of_next ? supers_again(s, SUPER_ATTACHED) : 0;
+}
+
+int pair_skip_announced(struct store *s)
+{
+	if (s->told_of_next) {
+		set_state(s->media, TIER_IN_USE); // as before any superblock
+		return supers_again(s, s->super.state);
 	}
+	pair_note(s);
+	media_drain(s->media); // before it is told of the next
 	return 0;
 }
 
@@ -548,9 +564,9 @@ int pair_damaged(struct store *s)
 		if (clean)
 			log_error("%s: the tier is damaged; the backing holds everything: --discard-tier attaches it anew", s->media->path);
 		else
-			log_error("%s: the tier is damaged; fsck.vemsfuse -y keeps what can be kept; --lose-tier mounts the last epoch and "
-				  "loses what was written in the %.0f s since",
-				  s->media->path, age_seconds(&s->super));
+			log_error("%s: the tier is damaged; %s--lose-tier goes on from the last epoch and loses what was written in the "
+				  "%.0f s since", s->media->path,
+				  s->config.salvage ? "" : "fsck.vemsfuse -y keeps what can be kept; ", age_seconds(&s->super));
 		return -EUCLEAN;
 	}
 	s->resumes = false;

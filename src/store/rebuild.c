@@ -327,11 +327,11 @@ int store_put_in_force(struct store *s)
 	s->super = s->super_before;
 	if (!r)
 		r = equalise_supers(s);
-	if (!r && s->resumes) {
-		pair_note(s);
-		media_drain(s->media); // before it is told of the next
+	if (!r && s->resumes)
+		r = pair_skip_announced(s);
+	if (!r && s->resumes)
 		pair_announce_last(s);
-	}
+	next.epoch = s->super.epoch + 1;
 	s->super = next;
 	if (!r)
 		r = super_write(s->backing, s->ioq, &next, 'A');

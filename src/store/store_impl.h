@@ -150,6 +150,7 @@ struct store {
 	uint64_t seed;
 	bool read_only, persistent;
 	bool resumes; // the tier was this backing's already
+	bool told_of_next; // and has been told of superblocks that did not come
 
 	_Atomic lsn_t lsn;       // the next
 	_Atomic lsn_t cut;       // of the epoch being built, else that in force
@@ -262,6 +263,9 @@ void store_forget(struct store *s); // overlay and DROPs
 void pair_note(struct store *s);
 // To be called before superblocks of the next epoch are written: one behind, and not told, the tier is a stale copy.
 void pair_announce(struct store *s);
+// Before the first announcement of who has not resumed. If superblocks were announced that did not come, others take
+// their number, of the tree in force: a copy of the tier that was told of those must not take what comes now for them.
+int pair_skip_announced(struct store *s);
 // Likewise, but these superblocks have all that the tier holds: as soon as one of them is there, it may be attached to
 // anything. And when both are: to be told.
 void pair_announce_last(struct store *s);

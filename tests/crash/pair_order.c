@@ -110,7 +110,8 @@ const char *pair_word_relies(const struct pair_at *p, unsigned word, uint64_t va
 	const struct super_disk *s = super_in_force(p);
 	if (word == WORD_STATE)
 		return state_relies(p, value);
-	if (word == WORD_EPOCH && value & TIER_EPOCH_NEXT && s && tier_counts(p) && !word_is(p, WORD_EPOCH, s->epoch))
+	if (word == WORD_EPOCH && value & TIER_EPOCH_NEXT && s && tier_counts(p) && !word_is(p, WORD_EPOCH, s->epoch) &&
+	    !word_is(p, WORD_EPOCH, value))
 		return "superblocks are announced before those in force are noted";
 	if (word == WORD_EPOCH)
 		return s && tier_counts(p) && (value & ~TIER_EPOCH_NEXT) > s->epoch ? "the tier's epoch before the superblock's" : NULL;

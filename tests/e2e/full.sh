@@ -161,3 +161,29 @@ rm -r "$MNT/fill"
 all_is_back
 unmount_fs
 fsck_fs
+
+step "each page of a file that fills it is overwritten by itself, then larger parts: their leaves have room"
+make_pair 64 256
+mount_fs
+python3 - "$MNT/file" <<'PY' || fail "an overwrite failed"
+import errno, os, random, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+data = os.urandom(1 << 20)
+for size in 1 << 20, 4096:
+    try:
+        while os.write(fd, data[:size]) == size:
+            pass
+    except OSError as e:
+        assert e.errno == errno.ENOSPC, e
+pages = list(range(os.fstat(fd).st_size >> 12))
+random.seed(5)
+random.shuffle(pages)
+for page in pages:
+    os.pwrite(fd, data[:4096], page << 12)
+for size in 1 << 20, 1 << 16:
+    for at in range(0, 64 << 20, 1 << 20):
+        os.pwrite(fd, data[:size], at)
+PY
+rm "$MNT/file"
+unmount_fs
+fsck_fs

@@ -214,3 +214,29 @@ not_said 'mkfs'
 tier=$TIER TIER=$BACKING BACKING=$tier
 mount_fs
 unmount_fs
+
+step "a copy of the tier that was told of superblocks which did not come: refused once others have"
+make_fault_pair 32 128
+mount_fs --interval=3600
+write_all() { head -c 2M /dev/zero | tr '\0' "$1" >"$MNT/data"; }
+write_all 1
+sync_fs
+write_all 2
+disk range 0 1 # superblock A
+! timeout 6 "$VEMSCTL" sync "$MNT" 2>/dev/null || fail "an epoch without a superblock"
+kill9
+disk good
+cp "$TIER" "$FAST/old-tier"
+mount_fs --interval=3600
+write_all 3
+sync_fs
+kill9
+cp "$TIER" "$FAST/new-tier"
+cp "$FAST/old-tier" "$TIER"
+refuse 'stale.*--lose-tier'
+cp "$FAST/new-tier" "$TIER"
+mount_fs
+[ "$(tr -d 3 <"$MNT/data" | wc -c)" = 0 ] || fail "what was written last is not there"
+unmount_fs
+fsck_fs
+unmount "$DISK"

@@ -36,6 +36,7 @@ inline void module_note(const World &w, Module *ret, bool copy)
 	memcpy(ret->words, w.tier.durable, sizeof ret->words);
 	memcpy(ret->cache, w.cache, sizeof ret->cache);
 	ret->present = true;
+	ret->lsn = copy ? w.lsn : w.user.copy_lsn;
 	ret->copy = copy || w.user.copy;
 	ret->begun = w.user.begun;
 }
@@ -45,7 +46,7 @@ inline bool epoch_fits(u64 word, u64 epoch)
 	u64 noted = word & ~NEXT_ANNOUNCED;
 	return noted == epoch || (noted + 1 == epoch && (word & NEXT_ANNOUNCED || !keeps(one_behind)));
 }
-// A stale copy of a tier, made in the epoch that is in force: none can know.
+// A stale copy of a tier, made in the epoch that is in force, or when its superblocks were on their way: none can know.
 inline bool module_deceives(const World &w)
 {
 	const Module &m = w.shelf;
@@ -53,7 +54,7 @@ inline bool module_deceives(const World &w)
 		Super s;
 		u64 word = m.words[W_EPOCH];
 		bool fits = super_decode(w.disk.now[copy * 2].w, &s) && m.words[W_ATTACH] == s.attach &&
-			    ((word & ~NEXT_ANNOUNCED) == s.epoch || (word == (NEXT_ANNOUNCED | (s.epoch - 1))));
+			    ((word & ~NEXT_ANNOUNCED) == s.epoch || (word == (NEXT_ANNOUNCED | (s.epoch - 1)) && s.cut <= m.lsn));
 		if (m.copy && !m.begun && fits)
 			return true;
 	}
@@ -73,7 +74,7 @@ inline bool module_exchange(World &w)
 		memcpy(w.tier.durable, w.shelf.words, sizeof w.tier.durable);
 		memcpy(w.tier.visible, w.shelf.words, sizeof w.tier.visible);
 		memcpy(w.cache, w.shelf.cache, sizeof w.cache);
-		w.user.copy = w.shelf.copy, w.user.begun = w.shelf.begun;
+		w.user.copy = w.shelf.copy, w.user.begun = w.shelf.begun, w.user.copy_lsn = w.shelf.lsn;
 	}
 	if (used || n & 1)
 		w.shelf = out;
