@@ -298,6 +298,8 @@ int op_read(struct op *op, object_t object, page_t first, unsigned count, bool v
 	unsigned hits = 0;
 	bool missing = false;
 
+	for (unsigned i = 1; i < count; i++) // the first is looked at right away
+		index_ahead(s->tier, object, first + i);
 	for (unsigned i = 0; i < count; i++) {
 		struct page_view *v = &ret_views[i];
 		struct bucket *bucket;

@@ -207,6 +207,8 @@ static inline uint16_t frame_state(const struct frame *f) { return atomic_load_e
 // The caller is a grace reader: the frame is not reused before it leaves.
 frame_t index_look(const struct tier *t, object_t object, page_t page, struct bucket **ret_bucket, uint32_t *ret_version);
 struct bucket *index_bucket(const struct tier *t, object_t object, page_t page);
+// Its bucket is to be looked at soon: of many pages, the cache misses are waited for together.
+static inline void index_ahead(const struct tier *t, object_t object, page_t page) { __builtin_prefetch(index_bucket(t, object, page)); }
 // Spins (memory only). The version to give to unlock: changed or not.
 uint32_t index_lock(struct bucket *b);
 void index_unlock(struct bucket *b, uint32_t version, bool changed);
