@@ -189,7 +189,9 @@ FD = {
     "flock": lambda fd: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB), "lockf": lambda fd: fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB),
     "mmap": lambda fd: __import__("mmap").mmap(fd, 10, prot=1), "mmap w": lambda fd: __import__("mmap").mmap(fd, 10),
     "copy_file_range": lambda fd: os.copy_file_range(fd, fd, 5, 0, 100), "copy_file_range over": lambda fd: os.copy_file_range(fd, fd, 8, 0, 1),
-    "GETFLAGS": lambda fd: fcntl.ioctl(fd, 0x80086601, bytes(8)), "SETFLAGS 0": lambda fd: fcntl.ioctl(fd, 0x40086602, bytes(8)),
+    "GETFLAGS": lambda fd: fcntl.ioctl(fd, 0x80086601, bytes(8)),
+    # Not 0: ext4 migrates a file from extents then, or does not, by where its blocks lie.
+    "SETFLAGS as they are": lambda fd: fcntl.ioctl(fd, 0x40086602, fcntl.ioctl(fd, 0x80086601, bytes(8))),
     "ioctl none": lambda fd: fcntl.ioctl(fd, 0x5678, 0), "openat": lambda fd: os.close(os.open("x", os.O_RDONLY, dir_fd=fd)),
     "syncfs": lambda fd: c("syncfs", fd),
 }

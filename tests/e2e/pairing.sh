@@ -11,6 +11,12 @@ random_file "$MNT/dir/data" 12
 ln -s dir/data "$MNT/link"
 cp -a "$MNT/." "$DIR/expected"
 complete() { diff -r "$DIR/expected" "$MNT" || fail "something is missing"; }
+refuse_old_tier() { # the copy in old-tier; the tier itself is put back
+	cp "$TIER" "$FAST/new-tier"
+	cp "$FAST/old-tier" "$TIER"
+	refuse 'stale.*--lose-tier'
+	cp "$FAST/new-tier" "$TIER"
+}
 
 step "a cleanly unmounted backing and a blank tier: complete"
 unmount_fs
@@ -102,10 +108,7 @@ mount_fs
 echo 3 >"$MNT/epoch"
 cp "$MNT/epoch" "$DIR/expected/epoch"
 kill9
-cp "$TIER" "$FAST/new-tier"
-cp "$FAST/old-tier" "$TIER"
-refuse 'stale.*--lose-tier'
-cp "$FAST/new-tier" "$TIER"
+refuse_old_tier
 mount_fs
 complete
 unmount_fs
@@ -231,10 +234,7 @@ mount_fs --interval=3600
 write_all 3
 sync_fs
 kill9
-cp "$TIER" "$FAST/new-tier"
-cp "$FAST/old-tier" "$TIER"
-refuse 'stale.*--lose-tier'
-cp "$FAST/new-tier" "$TIER"
+refuse_old_tier
 mount_fs
 [ "$(tr -d 3 <"$MNT/data" | wc -c)" = 0 ] || fail "what was written last is not there"
 unmount_fs

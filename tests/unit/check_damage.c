@@ -358,10 +358,11 @@ static int shared_value(struct op *op)
 	int r = chain_find(op, attributed, ITEM_XATTR, "user.large", 10, &chain);
 	if (!r)
 		r = chain_find(op, attributed, ITEM_XATTR, "user.small", 10, &other);
+	if (r)
+		return r;
 	memcpy(raw, chain.value, chain.bytes);
 	memcpy(x->name, "user.small", 10);
-	if (!r)
-		r = txn_put(op, other.key, raw, chain.bytes);
+	r = txn_put(op, other.key, raw, chain.bytes);
 	return r ? r : txn_commit(op, false);
 }
 static int lost_value(struct op *op)
