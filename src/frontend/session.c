@@ -21,6 +21,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include "clock.h"
 #include "log.h"
 #include "mounter.h"
 #include "readahead.h"
@@ -28,6 +29,7 @@
 #include "worker.h"
 
 #define THREADS_DEFAULT 16u
+#define FORGETS_REST_NS 1000000u
 #define READERS 2u // of /dev/fuse, where requests come by io_uring
 #define CREW_MAX 128u
 #define ATIMES_AT_ONCE 64u
@@ -261,6 +263,15 @@ static void do_chores(struct worker *w)
 		;
 }
 
+// Where requests come by io_uring, FORGET and INTERRUPT do not. A stream of FORGETs is read in batches: to wake up for
+// each would take longer than to drop the file.
+static void rest_between_forgets(struct frontend *f)
+{
+	if (now_ns() - atomic_load(&f->forgets_ns) < FORGETS_REST_NS)
+		nanosleep(&(struct timespec){ .tv_nsec = FORGETS_REST_NS }, NULL);
+	atomic_store(&f->forgets_ns, now_ns());
+}
+
 static void serve_device(struct worker *w)
 {
 	struct frontend *f = w->frontend;
@@ -274,6 +285,8 @@ static void serve_device(struct worker *w)
 			do_chores(w);
 		else if (fs_has_orphans(f->fs))
 			uring_look_for_chores(f->uring); // who reads here must not wait
+		if (f->crew_kind != WORKER_READS)
+			rest_between_forgets(f);
 	} else if (r < 0 && r != -EINTR && r != -EAGAIN) {
 		log_error("/dev/fuse: %s", strerror(-r));
 		fuse_session_exit(f->session);

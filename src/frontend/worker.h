@@ -63,6 +63,7 @@ struct frontend {
 	unsigned workers;
 	_Atomic enum worker_kind crew_kind; // of the workers whose operations may wait:
 	atomic_uint crew, waiting;  // how many there are, and how many wait
+	_Atomic uint64_t forgets_ns; // when some were read last
 	struct worker *worker;
 };
 
