@@ -113,7 +113,7 @@ blank_tier() { # a new tier file instead of the one there was
 	truncate -s "$bytes" "$TIER"
 }
 # Of the pair: both devices, holes and all.
-sums() { sha256sum <"$TIER" && sha256sum <"$BACKING"; }
+sums() { b2sum <"$TIER" && b2sum <"$BACKING"; }
 
 is_mounted() { awk -v m="${1:-$MNT}" '$2 == m { found = 1 } END { exit !found }' /proc/self/mounts; }
 # The process that serves a mount: told by its arguments, both of which are private paths.
