@@ -344,6 +344,8 @@ static int repair(struct fsck *fsck, struct store *store, struct fs_mends *mends
 		return EXIT_OPERATIONAL;
 	uint64_t stay = left.pages + (fsck->drop_damaged ? 0 : fsck->data_damaged); // of blocks the quick check knows nothing
 	printf("%s: repaired", fsck->store.backing_path);
+	if (fs_mends_brought(mends))
+		printf("; %llu without a name are in /lost+found", (unsigned long long)fs_mends_brought(mends));
 	if (stay)
 		printf("; %llu damaged pages go on to read as errors, until they are overwritten", (unsigned long long)stay);
 	putchar('\n');

@@ -26,6 +26,8 @@ int fs_check_noting(struct store *store, const struct check_config *config, stru
 // Makes them in DRAM, and those that a further check notes, until it notes none; what the further ones lose is
 // reported. config: as for the check. No lane is there. -EUCLEAN: that does not end.
 int fs_mend(struct store *store, const struct check_config *config, struct fs_mends *mends);
+// What had no name any more, and was brought to lost+found.
+uint64_t fs_mends_brought(const struct fs_mends *mends);
 
 // The path of a directory, by its parents' entries: 0, or -ENOENT if it cannot be told. `lane` is idle.
 int fs_check_path(struct lane *lane, object_t directory, char *ret_path, size_t path_bytes);

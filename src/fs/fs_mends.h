@@ -35,6 +35,7 @@ struct mend {
 struct fs_mends {
 	struct mend *mend;
 	size_t count, room;
+	uint64_t brought; // to lost+found
 	bool drop_damaged, damage_noted; // noted: pages that a check has found damaged, once
 	bool failed; // no memory for one
 };

@@ -32,6 +32,11 @@ void fs_mends_free(struct fs_mends *mends)
 	free(mends);
 }
 
+uint64_t fs_mends_brought(const struct fs_mends *mends)
+{
+	return mends->brought;
+}
+
 void mends_add(struct fs_mends *mends, const struct mend *mend)
 {
 	if (mends->count == mends->room) {
@@ -386,6 +391,7 @@ static int make_all(struct store *store, struct fs_mends *mends, bool *ret_refor
 
 	for (size_t i = 0; !r && i < mends->count; i++) {
 		r = make(&p, &mends->mend[i]);
+		mends->brought += !r && mends->mend[i].kind == MEND_LOST;
 		if (r == -EUCLEAN || r == -ENOENT || r == -EEXIST)
 			r = 0; // not now
 	}

@@ -153,9 +153,11 @@ prints 'not repaired'
 check 4 --backing="$BACKING" -y
 prints 'this needs the tier'
 repair 1 -y
+brought=$(sed -En 's|.*; ([0-9]+) without a name are in /lost\+found.*|\1|p' "$DIR/fsck")
 pair 0
 mount_fs
 equal "$(tree_sum)" "$tree" "files that were not told as lost"
+equal "${brought:-0}" "$(find "$MNT/lost+found" -mindepth 1 2>/dev/null | wc -l)" "files in lost+found"
 for f in "$MNT/many"/* "$MNT/lost+found"/*; do
 	[ ! -s "$f" ] || grep -qx '[0-9]*' "$f" || fail "$f: content of a file that was left"
 done
