@@ -36,6 +36,11 @@ int lost_begin(struct store *s);
 int lost_add(struct store *s, struct item_key from, struct item_key limit);
 bool lost_has(const struct store *s, object_t object, page_t page);
 
+// ---- what is mended (mend.c) ---------------------------------------------------------------------------
+
+// Of a page that is to be cut short, up to which byte it stays as it is; else PAGE_BYTES.
+unsigned mended_bytes(const struct store *s, object_t object, page_t page);
+
 // ---- what the tier has -------------------------------------------------------------------------------
 
 bool frame_is_good(const struct store *s, frame_t f); // its content has its checksum

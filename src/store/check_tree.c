@@ -132,6 +132,21 @@ static const uint8_t *take_copy(struct sweep *w, const struct data_run *run, uns
 	return tier_frame_data(w->s->tier, f);
 }
 
+// As it is mended so far: what is noted once need not be noted again.
+static int emit_content(struct sweep *w, object_t object, page_t page, const void *data, uint64_t tag)
+{
+	uint8_t mended[PAGE_BYTES];
+	unsigned bytes = mended_bytes(w->s, object, page);
+
+	if (!w->visitor->content)
+		return 0;
+	if (bytes < PAGE_BYTES) {
+		memset(mempcpy(mended, data, bytes), 0, PAGE_BYTES - bytes);
+		data = mended;
+	}
+	return w->visitor->content(w->config->visitor_arg, object, page, data, tag);
+}
+
 static int check_page(struct sweep *w, const struct data_run *run, unsigned i, int error)
 {
 	struct check_finding f = { .kind = CHECK_DATA_UNREADABLE, .object = run->object, .place = PLACE_PAGE,
@@ -151,9 +166,7 @@ static int check_page(struct sweep *w, const struct data_run *run, unsigned i, i
 		f.warning = !live; // the tier has a newer version, or a DROP
 		report(w, &f);
 	}
-	if (!live || !data || !w->visitor->content)
-		return 0;
-	return w->visitor->content(w->config->visitor_arg, run->object, run->first + i, data, run->tag);
+	return live && data ? emit_content(w, run->object, run->first + i, data, run->tag) : 0;
 }
 
 static int check_run(struct sweep *w, struct data_run *run)
@@ -290,9 +303,7 @@ static int emit_frame(struct sweep *w, frame_t f, const uint64_t *sum)
 		if (w->sink)
 			return w->sink->frame(w->sink->arg, f);
 		int r = emit_pages(w, fr->object, fr->page, 1, &tag);
-		if (r || state & FRAME_POISONED || !w->visitor->content)
-			return r;
-		return w->visitor->content(w->config->visitor_arg, fr->object, fr->page, tier_frame_data(w->s->tier, f), tag);
+		return r || state & FRAME_POISONED ? r : emit_content(w, fr->object, fr->page, tier_frame_data(w->s->tier, f), tag);
 	}
 	if (sum ? *sum == fr->sum : w->check->result->nodes_lost)
 		return 0;

@@ -3,7 +3,8 @@
 // there, so that they are the newest of their keys for checks, operations and the rebuild.
 #include <errno.h>
 #include <stdlib.h>
-#include "check.h"
+#include <string.h>
+#include "check_impl.h"
 #include "log.h"
 #include "node.h"
 #include "store_impl.h"
@@ -60,12 +61,47 @@ int mend_poison(struct store *s, object_t object, page_t from, page_t to)
 	return 0;
 }
 
+// The first that is not before the page.
+static size_t tail_at(const struct store *s, object_t object, page_t page)
+{
+	size_t low = 0, high = s->tails.count;
+	while (low < high) {
+		size_t i = low + (high - low) / 2;
+		const struct tail *t = &s->tails.tail[i];
+		if (t->object < object || (t->object == object && t->page < page))
+			low = i + 1;
+		else
+			high = i;
+	}
+	return low;
+}
+
+static struct tail *find_tail(const struct store *s, object_t object, page_t page)
+{
+	size_t i = tail_at(s, object, page);
+	struct tail *t = i < s->tails.count ? &s->tails.tail[i] : NULL;
+	return t && t->object == object && t->page == page ? t : NULL;
+}
+
 int mend_tail(struct store *s, object_t object, page_t page, unsigned bytes)
 {
-	struct tail *more = realloc(s->tails.tail, (s->tails.count + 1) * sizeof *more);
-	if (!more)
+	struct tail *tail = find_tail(s, object, page);
+	if (tail) {
+		tail->bytes = bytes < tail->bytes ? bytes : tail->bytes;
+		return 0;
+	}
+	tail = realloc(s->tails.tail, (s->tails.count + 1) * sizeof *tail);
+	if (!tail)
 		return -ENOMEM;
-	s->tails.tail = more;
-	s->tails.tail[s->tails.count++] = (struct tail){ object, page, bytes };
+	s->tails.tail = tail;
+	tail += tail_at(s, object, page);
+	memmove(tail + 1, tail, (size_t)(s->tails.tail + s->tails.count++ - tail) * sizeof *tail);
+	*tail = (struct tail){ object, page, bytes };
 	return 0;
+}
+
+unsigned mended_bytes(const struct store *s, object_t object, page_t page)
+{
+	const struct tail *tail = find_tail(s, object, page);
+	return tail ? tail->bytes : PAGE_BYTES;
 }

@@ -42,22 +42,14 @@ static void used_of_group(const void *arg, uint64_t group, uint64_t *ret_bits)
 
 // ---- pages ----------------------------------------------------------------------------------------
 
-static const struct tail *tail_of(const struct store *s, object_t object, page_t page)
-{
-	for (size_t i = 0; i < s->tails.count; i++)
-		if (s->tails.tail[i].object == object && s->tails.tail[i].page == page)
-			return &s->tails.tail[i];
-	return NULL;
-}
-
 // Good: as it is to be written from now on.
 static bool page_good(const struct rebuild *rb, object_t object, page_t page, uint8_t *data, uint64_t *sum)
 {
-	const struct tail *tail = tail_of(rb->s, object, page);
+	unsigned bytes = mended_bytes(rb->s, object, page);
 	if (checksum_page(rb->s->seed, object, page, data) != *sum)
 		return false;
-	if (tail) {
-		memset(data + tail->bytes, 0, PAGE_BYTES - tail->bytes);
+	if (bytes < PAGE_BYTES) {
+		memset(data + bytes, 0, PAGE_BYTES - bytes);
 		*sum = checksum_page(rb->s->seed, object, page, data);
 	}
 	return true;
@@ -125,7 +117,8 @@ static int take_frame(void *arg, frame_t f)
 // Its block is not its alone, or its content changes: the page moves, if it is good.
 static bool has_to_move(const struct rebuild *rb, object_t object, page_t page, block_t block)
 {
-	return !check_block_usable(&rb->check, block) || used_has(&rb->check.twice, block) || tail_of(rb->s, object, page);
+	return !check_block_usable(&rb->check, block) || used_has(&rb->check.twice, block) ||
+	       mended_bytes(rb->s, object, page) < PAGE_BYTES;
 }
 
 static int move_page(struct rebuild *rb, object_t object, page_t page, block_t block, uint64_t sum)

@@ -162,7 +162,7 @@ struct store {
 	struct super_disk super_before; // rebuilt: the one in force, super is to be
 	bool rebuilt;
 	struct {
-		struct tail { // mend_tail(): a page to be cut short
+		struct tail { // mend_tail(): a page to be cut short; in their order
 			object_t object;
 			page_t page;
 			unsigned bytes;

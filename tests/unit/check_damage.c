@@ -281,6 +281,18 @@ static int put_page(struct op *op, object_t object, page_t page)
 	return r ? r : txn_commit(op, false);
 }
 
+// Their page is in the tier alone.
+static int dirty_past_end(struct op *op)
+{
+	uint8_t *data = op_scratch(op, 0);
+	int r = txn_claim(op, odd, 2, 1);
+	memset(data, 1, 100);
+	memset(data + 100, 0, PAGE_BYTES - 100);
+	if (!r)
+		r = txn_page(op, odd, 2, data, NULL);
+	return r ? r : put_inode(op, odd, shorter_by_bytes);
+}
+
 static int cycle(struct op *op)
 {
 	// sub moves below its own subdirectory, in all but the kernel's view.
@@ -386,6 +398,7 @@ const struct meaning meanings[] = {
 	{ "malformed inode", malformed, { CHECK_INODE_MALFORMED, END } },
 	{ "pages past the end", pages_past_end, { CHECK_PAGES_PAST_END, END } },
 	{ "bytes past the end", bytes_past_end, { CHECK_BYTES_PAST_END, END } },
+	{ "bytes past the end, in the tier", dirty_past_end, { CHECK_BYTES_PAST_END, END } },
 	{ "data in pages past the end", data_past_end, { CHECK_PAGES_PAST_END, END } },
 	{ "end of the pages past the end", pages_end, { CHECK_INODE_MALFORMED, END } },
 	{ "dangling entry", dangling, { CHECK_ENTRY_DANGLING, CHECK_ENTRIES, END } },
